@@ -1,0 +1,1 @@
+"""Generation: requests, cache, sampling, and the `LLM` that users hold."""

@@ -1,0 +1,341 @@
+"""`LLM`: a loaded checkpoint that chats and completes text.
+
+The one place where the engine's token ids meet the tokenizer and the chat format.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from qwen3.chat import (
+    ChatFormat,
+    Event,
+    Rendered,
+    StreamParser,
+    StreamState,
+    ToolCall,
+    fold,
+    load_format,
+    render,
+    start_state,
+)
+from qwen3.checkpoint.hub import resolve
+from qwen3.checkpoint.load import Progress, load_generation_config, load_model
+from qwen3.engine.engine import Engine
+from qwen3.engine.request import (
+    NON_THINKING,
+    THINKING,
+    Finished,
+    FinishReason,
+    Request,
+    RequestError,
+    SamplingParams,
+    TokenLogprob,
+    Usage,
+)
+from qwen3.engine.thinking import ThinkingBudget
+from qwen3.model import CausalAttend
+from qwen3.tokenizer import Tokenizer
+
+# Qwen3 Technical Report, section 4.3, as the official documentation's code has it.
+BUDGET_SENTENCE = (
+    "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly "
+    "now.\n</think>\n\n"
+)
+_GENERATION_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+class ContextError(RequestError):
+    """A prompt that does not fit the model's context; the message has both numbers."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One finished text. `token_ids` holds every generated token, the end token included."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    logprobs: list[TokenLogprob]
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class ChatResult:
+    """One finished answer: what the stream's events add up to."""
+
+    content: str
+    reasoning: str
+    tool_calls: list[ToolCall]
+    finish_reason: FinishReason
+    usage: Usage
+
+
+class LLM:
+    """A model with its tokenizer and chat format, ready to generate on this machine.
+
+    Not thread-safe: streams may be interleaved in one thread, each advances all of them.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "builtin",
+        *,
+        dtype: str | None = None,
+        device: str = "cpu",
+        revision: str | None = None,
+        offline: bool = False,
+        max_context: int | None = None,
+        yarn: float | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Load a checkpoint.
+
+        Args:
+            model: a directory, a hub name such as 'Qwen/Qwen3-4B', or 'builtin'.
+            dtype: 'float32', 'bfloat16' or 'float16'; None keeps the checkpoint's.
+            device: where torch puts the model, 'cpu' or 'cuda'.
+            revision: branch, tag or commit on the hub.
+            offline: use only what is already on this machine.
+            max_context: refuse sequences of more tokens than this; None takes the model's own limit.
+            yarn: stretch the context by this factor, e.g. 4 for 131,072 tokens (it costs quality on short texts).
+            progress: called with (bytes loaded, bytes in all).
+
+        Raises ValueError (ConfigError, CheckpointError, ...) or OSError naming what is wrong with the checkpoint.
+        """
+        directory = resolve(str(model), revision=revision, offline=offline)
+        self.name = str(model)
+        self.tokenizer = Tokenizer.load(directory)
+        self.format = load_format(directory)
+        self.model = load_model(directory, dtype=dtype, device=device, progress=progress)
+        if yarn is not None:
+            self.model.config = self.model.config.with_yarn(yarn)
+        self.config = self.model.config
+        self.max_context = max_context or self.config.max_context
+        if self.max_context > self.config.max_context:
+            raise ContextError(
+                f"max_context {self.max_context} is beyond the model's {self.config.max_context} tokens; "
+                "YaRN stretches it, e.g. yarn=4.0"
+            )
+        generation = load_generation_config(directory)
+        self._sampling = {key: generation[key] for key in _GENERATION_KEYS if generation.get(key) is not None}
+        self._eos_ids = frozenset(self.config.eos_token_ids) | frozenset(generation.get("eos_token_id") or ())
+        self._engine = Engine(self.model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.head_weight.dtype
+
+    def defaults(self, thinking: bool = True) -> SamplingParams:
+        """The sampling that the checkpoint, or for the other mode the model card, recommends."""
+        if thinking or self.format is ChatFormat.INSTRUCT_2507:
+            base = NON_THINKING if self.format is ChatFormat.INSTRUCT_2507 else THINKING
+            return replace(base, **self._sampling)
+        return NON_THINKING
+
+    # ---- Chat -------------------------------------------------------------------------------------------------
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool = True,
+        params: SamplingParams | None = None,
+        *,
+        thinking_budget: int | None = None,
+        stream: Literal[True] = True,
+    ) -> Iterator[Event | Finished]: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool = True,
+        params: SamplingParams | None = None,
+        *,
+        thinking_budget: int | None = None,
+        stream: Literal[False],
+    ) -> ChatResult: ...
+
+    def chat(self, messages, tools=None, thinking=True, params=None, *, thinking_budget=None, stream=True):
+        """Answer a conversation.
+
+        Args:
+            messages: role / content objects as in the OpenAI API.
+            tools: function definitions as in the OpenAI API.
+            thinking: the hard switch; while it is on, `/think` and `/no_think` in the messages choose.
+            params: sampling; None takes `defaults(thinking)`.
+            thinking_budget: reasoning tokens after which the model is told to answer.
+            stream: True yields Reasoning, Content and ToolCall events and last Finished, as they come; closing
+                the iterator stops the computation. False returns their sum, a ChatResult.
+
+        Raises ChatError for malformed messages, ContextError where they do not fit, RequestError for bad options.
+        """
+        rendered = render(messages, tools, thinking, format=self.format)
+        params = params or self.defaults(thinking)
+        prompt_ids = self.tokenizer.encode_spans(rendered.spans)
+        request = self._request(prompt_ids, params, self._budget(thinking_budget, rendered))
+        events = self._events(request, StreamParser(self.tokenizer, rendered, stop=params.stop))
+        if stream:
+            return events
+        *parts, finished = events
+        message = fold(parts)
+        return ChatResult(message.content, message.reasoning, message.tool_calls, finished.reason, finished.usage)
+
+    # ---- Completion -------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompts: str | Sequence[str] | Sequence[Sequence[int]],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[Completion]:
+        """Continue raw texts or token ids, all of them together; results in the order of the prompts.
+
+        Control-token strings in a text prompt become control tokens, so never put untrusted text here: that is
+        what `chat` is for. `params` may be one for all or one for each prompt.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if params is None or isinstance(params, SamplingParams):
+            params = [params or self.defaults(thinking=False)] * len(prompts)
+        if len(params) != len(prompts):
+            raise RequestError(f"{len(prompts)} prompts but {len(params)} sampling parameters")
+        generations = [self._raw(prompt, each) for prompt, each in zip(prompts, params, strict=True)]
+        for generation in generations:
+            self._engine.add(generation.request)
+        events: list[list[Event]] = [[] for _ in generations]
+        try:
+            while not all(generation.is_done for generation in generations):
+                self._engine.step()
+                for generation, parts in zip(generations, events, strict=True):
+                    parts += generation.poll(self._engine)
+        finally:
+            for generation in generations:
+                self._engine.abort(generation.request)
+        return [
+            Completion(
+                text=fold(parts).content,
+                token_ids=generation.request.generated_ids,
+                finish_reason=generation.request.finish_reason,
+                logprobs=generation.request.logprobs,
+                usage=generation.usage,
+            )
+            for generation, parts in zip(generations, events, strict=True)
+        ]
+
+    def stream(self, prompt: str | Sequence[int], params: SamplingParams | None = None) -> Iterator[Event | Finished]:
+        """Continue one raw text or token ids: Content events as they come, and last Finished."""
+        generation = self._raw(prompt, params or self.defaults(thinking=False))
+        return self._events(generation.request, generation.parser)
+
+    @torch.inference_mode()
+    def logits(self, token_ids: Sequence[int]) -> Tensor:
+        """Next-token logits of every position: float32 [T, V]."""
+        self._check_prompt(token_ids)
+        tokens_T = torch.tensor(list(token_ids), device=self.model.head_weight.device)
+        positions_T = torch.arange(len(tokens_T), device=tokens_T.device)
+        return self.model.logits(self.model(tokens_T, positions_T, CausalAttend([len(tokens_T)]))).float()
+
+    # ---- Requests ---------------------------------------------------------------------------------------------
+
+    def _raw(self, prompt: str | Sequence[int], params: SamplingParams) -> _Generation:
+        prompt_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        parser = StreamParser(self.tokenizer, StreamState.RAW, stop=params.stop)
+        return _Generation(self._request(prompt_ids, params, None), parser)
+
+    def _request(self, prompt_ids: list[int], params: SamplingParams, thinking: ThinkingBudget | None) -> Request:
+        self._check_prompt(prompt_ids)
+        params.check_tokens(self.config.vocab_size)
+        stop_ids = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos_ids)
+        seed = secrets.randbits(63) if params.seed is None else params.seed
+        return Request(prompt_ids, params, seed, stop_ids, self.max_context, thinking)
+
+    def _check_prompt(self, prompt_ids: Sequence[int]) -> None:
+        if not prompt_ids:
+            raise RequestError("the prompt is empty: give at least one token")
+        for token in prompt_ids:
+            if not isinstance(token, int) or not 0 <= token < self.config.vocab_size:
+                raise RequestError(f"prompt token {token!r} is not an id below {self.config.vocab_size}")
+        if len(prompt_ids) >= self.max_context:
+            raise ContextError(
+                f"the prompt has {len(prompt_ids)} tokens and the context holds {self.max_context}: "
+                "shorten the prompt, or load the model with a longer context"
+            )
+
+    def _budget(self, limit: int | None, rendered: Rendered) -> ThinkingBudget | None:
+        if limit is None:
+            return None
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
+            raise RequestError(f"thinking_budget {limit!r} is not a whole number of at least 0")
+        return ThinkingBudget(
+            limit,
+            think_id=self.tokenizer.id("<think>"),
+            end_think_id=self.tokenizer.id("</think>"),
+            closing_ids=self.tokenizer.encode(BUDGET_SENTENCE),
+            is_thinking=start_state(rendered) is StreamState.REASONING,
+        )
+
+    def _events(self, request: Request, parser: StreamParser) -> Iterator[Event | Finished]:
+        generation = _Generation(request, parser)
+        # Added at the first next(): an iterator that nobody starts must not run beside the others.
+        self._engine.add(request)
+        try:
+            while not generation.is_done:
+                self._engine.step()
+                yield from generation.poll(self._engine)
+            yield Finished(generation.finish_reason, generation.usage)
+        finally:
+            self._engine.abort(request)
+
+
+class _Generation:
+    """A running request and the parser that turns its ids into events."""
+
+    def __init__(self, request: Request, parser: StreamParser) -> None:
+        self.request, self.parser = request, parser
+        self.is_done = False
+        self._num_read = 0
+        self._called_tools = False
+
+    def poll(self, engine: Engine) -> list[Event]:
+        """Events of the tokens that came since the last call; ends the request at a stop string."""
+        if self.is_done:
+            return []
+        request = self.request
+        tokens = request.generated_ids[self._num_read :]
+        self._num_read += len(tokens)
+        if tokens and tokens[-1] in request.stop_ids:
+            tokens.pop()
+        events = self.parser.feed(tokens)
+        if self.parser.stopped:
+            engine.abort(request, FinishReason.STOP)
+            request.finish_reason = FinishReason.STOP
+        if request.is_finished:
+            events += self.parser.finish()
+            self.is_done = True
+        self._called_tools |= any(isinstance(event, ToolCall) for event in events)
+        return events
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        reason = self.request.finish_reason
+        return FinishReason.TOOL_CALLS if self._called_tools and reason is FinishReason.STOP else reason
+
+    @property
+    def usage(self) -> Usage:
+        request = self.request
+        return Usage(
+            prompt_tokens=len(request.prompt_ids),
+            completion_tokens=len(request.generated_ids),
+            reasoning_tokens=self.parser.num_reasoning_tokens,
+            prefill_seconds=request.prefill_seconds,
+            decode_seconds=request.decode_seconds,
+        )

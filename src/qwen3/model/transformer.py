@@ -1,0 +1,93 @@
+"""Qwen3: the whole model on one page, dense and mixture-of-experts, for training and serving.
+
+Shape suffixes: T tokens, D hidden_size, H query heads, K key-value heads, d head_dim, V vocab_size.
+
+Tokens are flat: a training step packs documents into T, a serving step packs requests; who sees whom is decided
+by `attend` alone. Module and parameter names are those of the Hugging Face checkpoints. The model does not know
+caches, quantization, adapters or devices.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from qwen3 import ops
+from qwen3.config import ModelConfig
+from qwen3.model.attention import Attend, Attention
+from qwen3.model.layers import MLP, Embedding, Linear, RMSNorm
+from qwen3.model.moe import SparseMoE
+from qwen3.model.rope import cos_sin
+
+
+class Block(nn.Module):
+    """One layer: attention and feed-forward, each behind a norm and beside a residual."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        sparse = config.is_sparse_layer(layer)
+        self.mlp = SparseMoE(config) if sparse else MLP(config.hidden_size, config.intermediate_size)
+
+    def forward(self, x_TD: Tensor, cos_Td: Tensor, sin_Td: Tensor, attend: Attend) -> Tensor:
+        x_TD = x_TD + self.self_attn(x_TD, self.input_layernorm, cos_Td, sin_Td, attend)
+        return x_TD + self.mlp(x_TD, self.post_attention_layernorm)
+
+
+class Decoder(nn.Module):
+    """Everything below the head; the `model.` prefix of the checkpoint names."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class Qwen3(nn.Module):
+    """The language model. Parameters are uninitialised until loaded, or until `initialise` is called."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = Linear(config.hidden_size, config.vocab_size)
+
+    def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend, *, recompute: bool = False) -> Tensor:
+        """Hidden states [T, D] after the final norm, of integer tokens [T] at integer positions [T].
+
+        `recompute` keeps only each layer's input for the backward pass and computes the rest again.
+        """
+        config = self.config
+        x_TD = self.model.embed_tokens(tokens_T)
+        cos_Td, sin_Td = cos_sin(config.rope_parameters, config.head_dim, positions_T, x_TD.dtype)
+        for block in self.model.layers:
+            if recompute:
+                x_TD = checkpoint(block, x_TD, cos_Td, sin_Td, attend, use_reentrant=False)
+            else:
+                x_TD = block(x_TD, cos_Td, sin_Td, attend)
+        return self.model.norm(x_TD)
+
+    def logits(self, hidden_TD: Tensor) -> Tensor:
+        """Next-token logits [T, V] of hidden states [T, D], in their dtype."""
+        return ops.linear(hidden_TD, self.head_weight)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's matrix [V, D]; the embedding itself where the model ties them."""
+        return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Draw fresh weights: matrices from N(0, initializer_range), norm scales one. Reproducible by `seed`."""
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in self.parameters():
+            if parameter.ndim == 1:
+                parameter.fill_(1.0)
+            else:
+                draw = torch.randn(parameter.shape, generator=generator) * self.config.initializer_range
+                parameter.copy_(draw)

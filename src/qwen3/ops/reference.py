@@ -1,0 +1,122 @@
+"""Plain torch forms of the operations: the specification that every faster form is tested against.
+
+Shapes: T tokens (queries), S tokens seen (keys), D hidden, F feed-forward, N output features, H query heads,
+K key-value heads, d head_dim, V vocabulary, E experts. All forms are differentiable, keep the dtype of their
+input and round where transformers' Qwen3 rounds, so that equal weights give equal logits in every dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+def embedding(tokens_T: Tensor, weight_VD: Tensor) -> Tensor:
+    """Rows of the embedding: [T] integer ids -> [T, D]."""
+    return F.embedding(tokens_T, weight_VD)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm over the last axis (arXiv 1910.07467), statistics in float32."""
+    x32 = x.float()
+    x32 = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + eps)
+    return weight * x32.to(x.dtype)
+
+
+def linear(x_TD: Tensor, weight_ND: Tensor) -> Tensor:
+    """[T, D] x [N, D] -> [T, N]; Qwen3 has no biases."""
+    return F.linear(x_TD, weight_ND)
+
+
+def norm_linear(x_TD: Tensor, norm_weight_D: Tensor, eps: float, weights: Sequence[Tensor]) -> list[Tensor]:
+    """One norm feeding several projections: [T, D] and n weights [N_i, D] -> n tensors [T, N_i]."""
+    normed_TD = rms_norm(x_TD, norm_weight_D, eps)
+    return [linear(normed_TD, weight_ND) for weight_ND in weights]
+
+
+def swiglu_linear(gate_TF: Tensor, up_TF: Tensor, down_weight_DF: Tensor) -> Tensor:
+    """SwiGLU (arXiv 2002.05202) and the projection down: [T, F], [T, F] -> [T, D]."""
+    return linear(F.silu(gate_TF) * up_TF, down_weight_DF)
+
+
+def qk_norm_rope(
+    q_THd: Tensor,
+    k_TKd: Tensor,
+    q_weight_d: Tensor,
+    k_weight_d: Tensor,
+    eps: float,
+    cos_Td: Tensor,
+    sin_Td: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """QK-Norm over each head's d values, then the rotation; `cos_Td` and `sin_Td` repeat their half twice."""
+    cos_T1d, sin_T1d = cos_Td.unsqueeze(1), sin_Td.unsqueeze(1)
+
+    def rotate(x: Tensor) -> Tensor:
+        low, high = x.chunk(2, dim=-1)
+        return x * cos_T1d + torch.cat((-high, low), dim=-1) * sin_T1d
+
+    return rotate(rms_norm(q_THd, q_weight_d, eps)), rotate(rms_norm(k_TKd, k_weight_d, eps))
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal grouped-query attention: q [B, T, H, d], k and v [B, S, K, d], S >= T -> [B, T, H, d].
+
+    The queries are the last T of the S positions. One sequence may come without its B axis.
+    """
+    if q.ndim == 3:
+        # torch has its fast kernels for four axes only.
+        return attention(q[None], k[None], v[None])[0]
+    (B, T, H, d), (S, K) = q.shape, k.shape[1:3]
+    k, v = k.transpose(1, 2), v.transpose(1, 2)
+    if T == 1:
+        # One query sees everything, so the heads of a group can be the rows of one product with their shared keys.
+        return F.scaled_dot_product_attention(q.reshape(B, K, H // K, d), k, v).reshape(B, 1, H, d)
+    mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T) if T < S else None
+    out = F.scaled_dot_product_attention(
+        q.transpose(1, 2), k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+    )
+    return out.transpose(1, 2)
+
+
+def moe(
+    x_TD: Tensor,
+    router_weight_ED: Tensor,
+    experts: Sequence[tuple[Tensor, Tensor, Tensor]],
+    top_k: int,
+    renormalise: bool,
+) -> Tensor:
+    """Sparse feed-forward: each token goes through its `top_k` experts, weighted by the router.
+
+    `experts` are (gate [F, D], up [F, D], down [D, F]). The router's softmax runs in float32 over all experts;
+    `renormalise` makes the chosen weights sum to one (config's norm_topk_prob).
+    """
+    probabilities_TE = F.softmax(linear(x_TD, router_weight_ED), dim=-1, dtype=torch.float32)
+    weights_Tk, chosen_Tk = probabilities_TE.topk(top_k, dim=-1)
+    if renormalise:
+        weights_Tk = weights_Tk / weights_Tk.sum(-1, keepdim=True)
+    weights_Tk = weights_Tk.to(x_TD.dtype)
+    out_TD = torch.zeros_like(x_TD)
+    for expert in chosen_Tk.unique().tolist():
+        gate_weight, up_weight, down_weight = experts[expert]
+        token, slot = (chosen_Tk == expert).nonzero(as_tuple=True)
+        x_nD = x_TD[token]
+        y_nD = swiglu_linear(linear(x_nD, gate_weight), linear(x_nD, up_weight), down_weight)
+        out_TD = out_TD.index_add(0, token, y_nD * weights_Tk[token, slot, None])
+    return out_TD
+
+
+def token_losses(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, chunk: int = 1024) -> Tensor:
+    """Cross-entropy of each target in nats, float32 [T], straight from the hidden states.
+
+    The [T, V] logits never exist at once: they are made `chunk` tokens at a time and made again in the backward.
+    """
+
+    def losses(hidden_nD: Tensor, targets_n: Tensor) -> Tensor:
+        return F.cross_entropy(linear(hidden_nD, head_weight_VD).float(), targets_n, reduction="none")
+
+    pieces = zip(hidden_TD.split(chunk), targets_T.split(chunk), strict=True)
+    return torch.cat([checkpoint(losses, h, t, use_reentrant=False) for h, t in pieces])
