@@ -63,18 +63,27 @@ def _adjust(logits_V: Tensor, params: SamplingParams, generated_ids: Sequence[in
     return adjusted_V
 
 
-def _draw(scaled_V: Tensor, params: SamplingParams, noise: float) -> int:
-    """Inverse-CDF draw over the candidates that top_k, top_p and min_p leave, most likely first."""
+def candidates(scaled_V: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
+    """What top_k, top_p and min_p leave of logits [V]: float64 probabilities and ids, most likely first.
+
+    Probabilities of dropped candidates are 0; the others still have to be divided by their sum.
+    """
     if 0 < params.top_k < len(scaled_V):
-        candidates, ids = scaled_V.topk(params.top_k)
+        kept, ids = scaled_V.topk(params.top_k)
     else:
-        candidates, ids = scaled_V.sort(descending=True, stable=True)
-    probabilities = candidates.double().softmax(-1)
+        kept, ids = scaled_V.sort(descending=True, stable=True)
+    probabilities = kept.double().softmax(-1)
     if params.top_p < 1:
         before = probabilities.cumsum(-1) - probabilities
         probabilities = probabilities.where(before < params.top_p, 0.0)
     if params.min_p > 0:
         probabilities = probabilities.where(probabilities >= params.min_p * probabilities[0], 0.0)
+    return probabilities, ids
+
+
+def _draw(scaled_V: Tensor, params: SamplingParams, noise: float) -> int:
+    """Inverse-CDF draw: the candidate in whose share of the probability `noise` in [0, 1) falls."""
+    probabilities, ids = candidates(scaled_V, params)
     cumulative = probabilities.cumsum(-1)
     chosen = int(torch.searchsorted(cumulative, noise * cumulative[-1], right=True))
     # Rounding can put the last noise value at the very end of the sum: fall back to the last kept candidate.
