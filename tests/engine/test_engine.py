@@ -128,6 +128,9 @@ def test_thinking_budget_counts_from_the_opening_token_and_stays_silent_after_a_
     assert observe_all([1, 5, 5, 5], 2) == [[], [], [9, 2], []]
     assert observe_all([1, 5, 2, 5, 5, 5], 2) == [[]] * 6
     assert observe_all([1], 0) == [[9, 2]]
+    # A second opening token is reasoning like any other, and there is one think block only.
+    assert observe_all([1, 1, 1, 1], 2) == [[], [], [9, 2], []]
+    assert observe_all([1, 2, 1, 5, 5], 1) == [[]] * 5
 
 
 def test_max_tokens_cuts_forced_tokens_too(model):

@@ -27,7 +27,8 @@ from qwen3.chat import (
     start_state,
 )
 from qwen3.checkpoint.hub import resolve
-from qwen3.checkpoint.load import Progress, load_generation_config, load_model
+from qwen3.checkpoint.generation_config import load_generation_config
+from qwen3.checkpoint.load import Progress, load_model
 from qwen3.engine.engine import Engine
 from qwen3.engine.request import (
     NON_THINKING,
@@ -73,7 +74,7 @@ class ChatResult:
 
     content: str
     reasoning: str
-    tool_calls: list[ToolCall]
+    tool_calls: tuple[ToolCall, ...]
     finish_reason: FinishReason
     usage: Usage
 
@@ -184,7 +185,14 @@ class LLM:
         params = params or self.defaults(thinking)
         prompt_ids = self.tokenizer.encode_spans(rendered.spans)
         request = self._request(prompt_ids, params, self._budget(thinking_budget, rendered))
-        events = self._events(request, StreamParser(self.tokenizer, rendered, stop=params.stop))
+        parser = StreamParser(
+            self.tokenizer,
+            rendered,
+            stop=params.stop,
+            tool_names=[tool.get("function", tool)["name"] for tool in tools or ()],
+            call_id_prefix=f"call_{len(messages)}_",
+        )
+        events = self._events(request, parser)
         if stream:
             return events
         *parts, finished = events

@@ -20,7 +20,7 @@ class ThinkingBudget:
         """
         self._limit, self._think_id, self._end_think_id = limit, think_id, end_think_id
         self._closing_ids = list(closing_ids)
-        self._is_thinking = is_thinking
+        self._is_thinking, self._is_over = is_thinking, False
         self._num_tokens = 0
 
     def opening(self) -> list[int]:
@@ -29,14 +29,17 @@ class ThinkingBudget:
 
     def observe(self, token: int) -> list[int]:
         """Note a drawn token; return the ids that must follow it, mostly none."""
+        if self._is_over:
+            return []
         if token == self._end_think_id:
-            self._is_thinking = False
+            self._is_over = True
+            return []
+        if self._is_thinking:
+            self._num_tokens += 1
         elif token == self._think_id:
             self._is_thinking = True
-        elif self._is_thinking:
-            self._num_tokens += 1
         return self._close() if self._is_thinking and self._num_tokens >= self._limit else []
 
     def _close(self) -> list[int]:
-        self._is_thinking = False
+        self._is_over = True
         return self._closing_ids
