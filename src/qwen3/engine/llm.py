@@ -26,8 +26,8 @@ from qwen3.chat import (
     render,
     start_state,
 )
-from qwen3.checkpoint.hub import resolve
 from qwen3.checkpoint.generation_config import load_generation_config
+from qwen3.checkpoint.hub import resolve
 from qwen3.checkpoint.load import Progress, load_model
 from qwen3.engine.engine import Engine
 from qwen3.engine.request import (

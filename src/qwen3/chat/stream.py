@@ -1,0 +1,360 @@
+"""Generated token ids to events: reasoning, content, tool calls.
+
+Structure is read off token *ids*, never off text: a `<tool_call>` that a model spells out letter by letter is prose.
+Events joined per channel do not depend on how the ids were cut into `feed` calls; the unstreamed answer is `fold` over
+the same events.
+
+What belongs to the format and what to the answer:
+- Reasoning loses the newlines at its end, and those after a `<think>` seen in the stream; content loses those after a
+  `</think>` seen in the stream. Where the prompt itself opened or closed the think block it also supplied the
+  newlines, and the stream's own are kept.
+- Before a tool call, the single newline that the template would write is dropped. Newlines that begin the stream's
+  content or follow a tool call count only if text follows them.
+- A block between `<tool_call>` and `</tool_call>` (or the end, or the next `<tool_call>`) that is not a call, or calls
+  a tool that was not offered, is content, tags included.
+- In reasoning `<tool_call>` is text: a call drafted there is not made. A tag without a role where it stands, such as
+  `</think>` in an answer, is text too. Tokens with the `special` flag, such as `<|im_end|>`, never show.
+- Stop strings are looked for in content only, within one run of text between tags. Of several, the first to be
+  complete stops the stream; it is not part of the content, and nothing after it is.
+
+It does not know about requests, and when generation ends.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from qwen3.chat.template import Rendered, Span
+from qwen3.tokenizer import CONTROL_TOKENS, Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of the think block."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A complete tool call. `arguments` is the JSON object as the model wrote it, so that a later prompt with this
+    call has the same tokens. `index` counts the calls of an answer from 0."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+Event = Reasoning | Content | ToolCall
+
+
+class StreamState(Enum):
+    """Where in an answer a stream is."""
+
+    RAW = "raw"
+    """A plain completion: everything is content, nothing is parsed."""
+    START = "start"
+    """A turn has just begun, and a `<think>` may come."""
+    REASONING = "reasoning"
+    CONTENT = "content"
+
+
+@dataclass(frozen=True)
+class Message:
+    """A whole answer."""
+
+    reasoning: str = ""
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message to append to a conversation, in OpenAI's form."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.content}
+        if self.reasoning:
+            message["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
+        return message
+
+
+def fold(events: Iterable[Event]) -> Message:
+    """The answer that a stream of events adds up to."""
+    reasoning, content, calls = [], [], []
+    for event in events:
+        match event:
+            case Reasoning(text):
+                reasoning.append(text)
+            case Content(text):
+                content.append(text)
+            case ToolCall():
+                calls.append(event)
+    return Message("".join(reasoning), "".join(content), tuple(calls))
+
+
+def start_state(rendered: Rendered) -> StreamState:
+    """The state that the end of a prompt implies for what follows it."""
+    turn: list[Span] = []
+    for span in reversed(rendered.spans):
+        if span.control and span.text == "<|im_start|>":
+            break
+        if span.control and span.text in ("<think>", "</think>"):
+            return StreamState.REASONING if span.text == "<think>" else StreamState.CONTENT
+        if span.control and CONTROL_TOKENS.get(span.text):
+            return StreamState.START  # a turn has ended, and the prompt begins no other, or not by this token
+        turn.append(span)
+    else:
+        return StreamState.START
+    text = "".join(span.text for span in reversed(turn))
+    return StreamState.START if text.strip() == "assistant" else StreamState.CONTENT
+
+
+class StreamParser:
+    """Parses one answer. `feed` ids as they come, `finish` once at the end; both return events.
+
+    `start` is the rendered prompt, or a state. `tool_names` are the tools offered; None accepts any name. Tool call
+    ids are `call_id_prefix` and the index: give a prefix of its own to each answer of a conversation.
+
+    Attributes:
+        state: where the stream is now.
+        stopped: the stop string that was met, else None. After it `feed` and `finish` return nothing.
+        num_reasoning_tokens: ids fed while reasoning, tags not counted.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        start: Rendered | StreamState,
+        *,
+        stop: Sequence[str] = (),
+        tool_names: Collection[str] | None = None,
+        call_id_prefix: str = "call_",
+    ) -> None:
+        if isinstance(stop, str) or not all(stop):
+            raise ValueError(f"stop must be a list of strings that are not empty, got {stop!r}")
+        self.state = start if isinstance(start, StreamState) else start_state(start)
+        self.stopped: str | None = None
+        self.num_reasoning_tokens = 0
+        self._detokenizer = tokenizer.detokenizer()
+        self._tags = {id: name for name, id in tokenizer.control_ids.items()}
+        self._special_tags = frozenset(self._tags[id] for id in tokenizer.special_ids)
+        self._stop = _StopStrings(stop)
+        self._tool_names = tool_names
+        self._call_id_prefix = call_id_prefix
+        self._num_calls = 0
+        self._events: list[Event] = []
+        self._call: list[str] | None = None  # text since a <tool_call>
+        self._newlines = ""  # held back: who they belong to depends on what follows
+        self._is_fresh = True  # no content since the last tag
+        self._drops_newlines = False  # a think tag came just before: newlines are the format's
+
+    def feed(self, ids: Iterable[int]) -> list[Event]:
+        """Events that `ids` complete, one for each stretch of a channel."""
+        run: list[int] = []
+        for id in ids:
+            if id in self._tags:
+                self._run(run)
+                run = []
+                self._tag(self._tags[id])
+            else:
+                run.append(id)
+        self._run(run)
+        return self._take()
+
+    def finish(self) -> list[Event]:
+        """Events that only the end of the stream decides."""
+        self._text(self._detokenizer.finish())
+        if self.stopped is None:
+            self._end_call("")
+            self._end_run()
+            self._end_content()
+        return self._take()
+
+    def _take(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    def _run(self, ids: Sequence[int]) -> None:
+        if self.state is StreamState.REASONING:
+            self.num_reasoning_tokens += len(ids)
+        self._text(self._detokenizer.feed(ids))
+
+    def _tag(self, tag: str) -> None:
+        """A control token: switch state, or show it as text where it has no role."""
+        self._text(self._detokenizer.finish())
+        if self.stopped is not None:
+            return
+        if self.state is StreamState.START and tag in ("<think>", "</think>"):
+            self._end_run()  # if text was held back, this is no longer the start
+        match self.state, tag:
+            case _ if tag in self._special_tags:
+                pass
+            case (StreamState.RAW, _):
+                self._text(tag)
+            case (StreamState.START, "<think>"):
+                self._enter(StreamState.REASONING)
+            case (StreamState.START | StreamState.REASONING, "</think>"):
+                self._enter(StreamState.CONTENT)
+            case (StreamState.REASONING, _):
+                self.num_reasoning_tokens += 1
+                self._text(tag)
+            case (_, "<tool_call>"):
+                self._end_call("")
+                self._end_run()
+                self.state = StreamState.CONTENT
+                self._call = []
+            case (_, "</tool_call>") if self._call is not None:
+                self._end_call(tag)
+            case _:
+                self._text(tag)
+
+    def _enter(self, state: StreamState) -> None:
+        self.state = state
+        self._newlines = ""
+        self._is_fresh = True
+        self._drops_newlines = True
+
+    def _text(self, text: str) -> None:
+        if self.stopped is not None:
+            return
+        if self._call is not None:
+            self._call.append(text)
+            return
+        if self._drops_newlines:
+            text = text.lstrip("\n")
+            self._drops_newlines = not text
+        if self.state is StreamState.REASONING:
+            text = self._newlines + text
+            shown = text.rstrip("\n")
+            self._newlines = text[len(shown) :]
+            self._emit(Reasoning, shown)
+            return
+        text, self.stopped = self._stop.feed(text)
+        self._content(text)
+        if self.stopped is not None:
+            self._end_content()
+
+    def _content(self, text: str) -> None:
+        """Emit content but for newlines that a following tool call would claim: its last one, or all if it has
+        nothing else."""
+        if self.state is StreamState.RAW:
+            self._emit(Content, text)
+            return
+        text = self._newlines + text
+        if text.strip("\n"):
+            self._is_fresh = False
+            self.state = StreamState.CONTENT
+        shown = "" if self._is_fresh else text.removesuffix("\n")
+        self._newlines = text[len(shown) :]
+        self._emit(Content, shown)
+
+    def _end_run(self) -> None:
+        """What could have begun a stop string did not."""
+        if held := self._stop.flush():
+            self._content(held)
+
+    def _end_content(self) -> None:
+        if self.state is StreamState.CONTENT and not self._is_fresh:
+            self._emit(Content, self._newlines)
+
+    def _end_call(self, closing: str) -> None:
+        if self._call is None:
+            return
+        text = "".join(self._call)
+        self._call = None
+        self._drops_newlines = False
+        parsed = _parse_call(text)
+        if parsed is None or (self._tool_names is not None and parsed[0] not in self._tool_names):
+            self._content(f"<tool_call>{text}{closing}")
+            return
+        self._newlines = ""
+        self._is_fresh = True
+        self._events.append(ToolCall(self._num_calls, f"{self._call_id_prefix}{self._num_calls}", *parsed))
+        self._num_calls += 1
+
+    def _emit(self, channel: type[Reasoning] | type[Content], text: str) -> None:
+        if not text:
+            return
+        if self._events and isinstance(self._events[-1], channel):
+            text = self._events.pop().text + text
+        self._events.append(channel(text))
+
+
+class _StopStrings:
+    """Finds the first stop string to be complete, whatever the pieces that the text comes in."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._longest = max(map(len, stops), default=0)
+        self._held = ""
+
+    def feed(self, text: str) -> tuple[str, str | None]:
+        """The text that is certainly before any stop string, and the stop string if one is complete."""
+        text = self._held + text
+        found = [(start + len(stop), start, stop) for stop in self._stops if (start := text.find(stop)) >= 0]
+        if found:
+            _, start, stop = min(found)
+            self._held = ""
+            return text[:start], stop
+        held = min(len(text), self._longest - 1)
+        while held > 0 and not any(stop.startswith(text[-held:]) for stop in self._stops):
+            held -= 1
+        split = len(text) - max(held, 0)
+        self._held = text[split:]
+        return text[:split], None
+
+    def flush(self) -> str:
+        """The text held back, which then is no longer waited on."""
+        held, self._held = self._held, ""
+        return held
+
+
+_CALL_OPENING = re.compile(r'\s*\{\s*"name"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"arguments"\s*:\s*')
+
+
+def _parse_call(text: str) -> tuple[str, str] | None:
+    """Name and arguments (JSON text of an object) of a tool call, or None if `text` is not one.
+
+    Arguments are verbatim where the call is written as the template writes it. None given are `{}`; given as a
+    string that holds a JSON object, they are that object.
+    """
+    try:
+        call = json.loads(text, parse_constant=_refuse_constant)
+        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+            return None
+        arguments = call.get("arguments")
+        if arguments is None:
+            written, arguments = "{}", {}
+        elif isinstance(arguments, str):
+            written, arguments = arguments, json.loads(arguments, parse_constant=_refuse_constant)
+        else:
+            written = _verbatim_arguments(text) or json.dumps(arguments, ensure_ascii=False)
+        (call["name"] + written).encode()  # JSON can spell half a surrogate pair, which no answer can carry
+    except (ValueError, RecursionError):
+        return None
+    return (call["name"], written) if isinstance(arguments, dict) else None
+
+
+def _verbatim_arguments(text: str) -> str | None:
+    opening = _CALL_OPENING.match(text)
+    if opening is None:
+        return None
+    _, end = json.JSONDecoder().raw_decode(text, opening.end())
+    return text[opening.end() : end] if text[end:].strip() == "}" else None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
