@@ -1,0 +1,1 @@
+"""Training: recipes, data, the loop and its checkpoints. Nothing that serves imports it."""
