@@ -18,6 +18,7 @@ LIGHT = {
     "qwen3.strict_json": set(),
     "qwen3.hardware": set(),
     "qwen3.memory": set(),
+    "qwen3.quant.formats": set(),
     "qwen3.tokenizer": {"tokenizers"},
     "qwen3.chat": {"jinja2"},
     "qwen3.checkpoint.generation_config": set(),
@@ -36,6 +37,7 @@ CONFIG = {"qwen3.config", "qwen3.presets", "qwen3.strict_json"}
 TEXT = {"qwen3.tokenizer", "qwen3.chat"}
 MAY_IMPORT = {
     "qwen3": {"qwen3.config", "qwen3.engine.llm", "qwen3.engine.request", "qwen3.tokenizer"},
+    "qwen3.__main__": {"qwen3.cli"},
     "qwen3.ops": {"qwen3._native"},
     "qwen3.model": {"qwen3.ops"} | CONFIG,
     "qwen3.checkpoint": CONFIG,

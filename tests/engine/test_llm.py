@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM
 
 from qwen3 import LLM, SamplingParams
 from qwen3.chat import ChatError, Content, Reasoning, fold, render
-from qwen3.engine.llm import BUDGET_SENTENCE, ContextError
-from qwen3.engine.request import NON_THINKING, THINKING, Finished, FinishReason, RequestError
+from qwen3.engine.llm import BUDGET_SENTENCE
+from qwen3.engine.request import NON_THINKING, THINKING, ContextError, Finished, FinishReason, RequestError
 
 HELLO = [{"role": "user", "content": "The quick fox?"}]
 SHORT = SamplingParams(temperature=0.8, seed=5, max_tokens=24)

@@ -33,6 +33,7 @@ from qwen3.engine.engine import Engine
 from qwen3.engine.request import (
     NON_THINKING,
     THINKING,
+    ContextError,
     Finished,
     FinishReason,
     Request,
@@ -51,10 +52,6 @@ BUDGET_SENTENCE = (
     "now.\n</think>\n\n"
 )
 _GENERATION_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-
-
-class ContextError(RequestError):
-    """A prompt that does not fit the model's context; the message has both numbers."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +186,7 @@ class LLM:
             self.tokenizer,
             rendered,
             stop=params.stop,
-            tool_names=[tool.get("function", tool)["name"] for tool in tools or ()],
+            tool_names={tool.get("function", tool).get("name") for tool in tools or ()},
             call_id_prefix=f"call_{len(messages)}_",
         )
         events = self._events(request, parser)

@@ -20,6 +20,10 @@ class RequestError(ValueError):
     """A request that cannot be served as asked; the message names the field and the fix."""
 
 
+class ContextError(RequestError):
+    """A prompt that does not fit the model's context; the message has both numbers."""
+
+
 @dataclass(frozen=True)
 class SamplingParams:
     """How the next token is drawn. The defaults draw from the model's unmodified distribution.

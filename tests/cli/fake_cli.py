@@ -1,0 +1,63 @@
+"""The command line with a scripted model in place of a loaded one; run as a program it is `qwen3`.
+
+The model answers a sum, and obeys words in the last message: `slow` (a token each 20 ms), `overflow`, `cut`.
+"""
+
+import re
+import time
+from types import SimpleNamespace
+
+from qwen3.chat import ChatFormat, Content, Reasoning
+from qwen3.engine.request import NON_THINKING, THINKING, ContextError, Finished, FinishReason, Usage
+
+
+class FakeLLM:
+    name = "fake"
+    dtype = "torch.float32"
+    format = ChatFormat.HYBRID
+    max_context = 100
+    config = SimpleNamespace(num_parameters=1234)
+    tokenizer = SimpleNamespace(encode=lambda text, control=True: text.split())
+
+    def __init__(self) -> None:
+        self.calls: list[dict] = []
+        self.was_stopped = False
+
+    def defaults(self, thinking=True):
+        return THINKING if thinking else NON_THINKING
+
+    def chat(self, messages, tools=None, thinking=True, params=None, *, thinking_budget=None):
+        self.calls.append(
+            {"messages": messages, "tools": tools, "thinking": thinking, "params": params, "budget": thinking_budget}
+        )
+        text = messages[-1]["content"]
+        if "overflow" in text:
+            raise ContextError("the prompt has 120 tokens and the context holds 100")
+        numbers = [int(number) for number in re.findall(r"\d+", text)]
+        words = f"I add {' and '.join(map(str, numbers))} .".split() * (100 if "slow" in text else 1)
+        reasoning = [Reasoning(word + " ") for word in words] if thinking and "/no_think" not in text else []
+        return self._events([*reasoning, Content("It is "), Content(f"{sum(numbers)}.")], text)
+
+    def stream(self, prompt, params=None):
+        self.calls.append({"prompt": prompt, "params": params})
+        return self._events([Content(" and"), Content(" so on")], prompt)
+
+    def _events(self, events, text):
+        try:
+            for event in events:
+                if "slow" in text:
+                    time.sleep(0.02)
+                yield event
+            reason = FinishReason.LENGTH if "cut" in text else FinishReason.STOP
+            num_reasoning = sum(isinstance(event, Reasoning) for event in events)
+            yield Finished(reason, Usage(10, len(events), num_reasoning, 0.1, 0.5))
+        except GeneratorExit:
+            self.was_stopped = True
+            raise
+
+
+if __name__ == "__main__":
+    from qwen3.cli import main, options
+
+    options.load_llm = lambda model, **settings: FakeLLM()
+    main.main()
