@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from qwen3.strict_json import read_object
+
 ARCHITECTURES = {"qwen3": "Qwen3ForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM"}
 
 # Keys of official and transformers-written files that do not change what this system computes.
@@ -23,6 +25,10 @@ _INERT_KEYS = frozenset(
     layer_types max_window_layers output_attentions output_hidden_states output_router_logits problem_type
     return_dict sliding_window transformers_version use_cache""".split()
 )
+
+
+# Ten times Qwen3-235B-A22B; a file that claims more would only make name tables and module lists explode.
+_MAX_LAYERS_TIMES_EXPERTS = 131_072
 
 
 class ConfigError(ValueError):
@@ -107,9 +113,7 @@ class ModelConfig:
     quantization_config: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.model_type not in ARCHITECTURES:
-            known = ", ".join(ARCHITECTURES)
-            raise ConfigError(f"model_type {self.model_type!r} is not a Qwen3 text model (known: {known})")
+        _require_model_type(self.model_type)
         for name in (
             "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads "
             "head_dim max_position_embeddings"
@@ -137,10 +141,19 @@ class ModelConfig:
                 raise ConfigError(
                     f"num_experts_per_tok {self.num_experts_per_tok} is more than num_experts {self.num_experts}"
                 )
+            if not isinstance(self.mlp_only_layers, tuple) or not all(map(_is_int, self.mlp_only_layers)):
+                raise ConfigError(f"mlp_only_layers {self.mlp_only_layers!r:.100} is not a list of layer numbers")
+            _require_number("router_aux_loss_coef", self.router_aux_loss_coef, above=-1)
+        if self.num_hidden_layers * max(self.num_experts, 1) > _MAX_LAYERS_TIMES_EXPERTS:
+            raise ConfigError(
+                f"num_hidden_layers {self.num_hidden_layers} (times experts) is beyond {_MAX_LAYERS_TIMES_EXPERTS}"
+            )
+        if not isinstance(self.quantization_config, Mapping | None):
+            raise ConfigError(f"quantization_config {self.quantization_config!r:.100} is not an object")
 
     def _require_token(self, name: str, token: Any) -> None:
         if token is not None and not (_is_int(token) and 0 <= token < self.vocab_size):
-            raise ConfigError(f"{name} {token!r} is not a token id below vocab_size {self.vocab_size}")
+            raise ConfigError(f"{name} {token!r:.100} is not a token id below vocab_size {self.vocab_size}")
 
     # ---- Derived ----------------------------------------------------------------------------------------------
 
@@ -215,16 +228,8 @@ class ModelConfig:
         path = Path(path)
         file = path / "config.json" if path.is_dir() else path
         try:
-            raw = json.loads(file.read_bytes(), object_pairs_hook=_no_duplicates)
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise ConfigError(f"{file} is not valid JSON: {error}") from error
-        except ConfigError as error:
-            raise ConfigError(f"{file}: {error}") from None
-        if not isinstance(raw, dict):
-            raise ConfigError(f"{file} does not hold a JSON object")
-        try:
-            return cls.from_dict(raw)
-        except ConfigError as error:
+            return cls.from_dict(read_object(file))
+        except ValueError as error:
             raise ConfigError(f"{file}: {error}") from None
 
     @classmethod
@@ -234,24 +239,22 @@ class ModelConfig:
         if "auto_map" in raw:
             raise ConfigError("'auto_map' asks to run code shipped with the checkpoint, which is refused; remove it")
         model_type = raw.get("model_type")
-        if model_type not in ARCHITECTURES:
-            known = ", ".join(ARCHITECTURES)
-            raise ConfigError(f"model_type {model_type!r} is not a Qwen3 text model (known: {known})")
+        _require_model_type(model_type)
         architectures = raw.get("architectures") or [ARCHITECTURES[model_type]]
         if architectures != [ARCHITECTURES[model_type]]:
             raise ConfigError(f"architectures {architectures!r} is not [{ARCHITECTURES[model_type]!r}]")
         _refuse(raw.pop("hidden_act", "silu"), "silu", "hidden_act")
         _refuse(raw.pop("attention_bias", False), False, "attention_bias")
         _refuse(raw.pop("use_sliding_window", False), False, "use_sliding_window")
-        if any(kind != "full_attention" for kind in raw.get("layer_types") or ()):
+        layer_types = raw.get("layer_types") or []
+        if not isinstance(layer_types, list) or any(kind != "full_attention" for kind in layer_types):
             raise ConfigError("layer_types holds something other than 'full_attention', which is all Qwen3 uses")
 
         values = {key: raw.pop(key) for key in list(raw) if key in _FIELD_NAMES and key != "rope_parameters"}
         values["rope_parameters"] = _read_rope(raw, values.get("max_position_embeddings"))
-        if "torch_dtype" in raw:
-            values.setdefault("dtype", raw.pop("torch_dtype"))
-        if "num_local_experts" in raw:
-            values.setdefault("num_experts", raw.pop("num_local_experts"))
+        for name, spelling in (("dtype", "torch_dtype"), ("num_experts", "num_local_experts")):
+            if spelling in raw and values.setdefault(name, value := raw.pop(spelling)) != value:
+                raise ConfigError(f"{name} {values[name]!r:.100} and {spelling} {value!r:.100} disagree")
         unknown = sorted(raw.keys() - _INERT_KEYS)
         if unknown:
             raise ConfigError(f"unknown key(s) {', '.join(unknown)}: remove them if they are not needed")
@@ -260,15 +263,16 @@ class ModelConfig:
             values["num_key_value_heads"] = values.get("num_attention_heads")
         if values.get("head_dim") is None:
             values["head_dim"] = 128
-            if model_type == "qwen3_moe" and _is_int(values.get("num_attention_heads")):
-                values["head_dim"] = values.get("hidden_size", 0) // values["num_attention_heads"]
+            if model_type == "qwen3_moe":
+                for name in ("hidden_size", "num_attention_heads"):
+                    _require_int(name, values.get(name))
+                values["head_dim"] = values["hidden_size"] // values["num_attention_heads"]
         for key in ("dtype", "mlp_only_layers"):
             if values.get(key, ...) is None:
                 del values[key]
-        if isinstance(values.get("eos_token_id"), list):
-            values["eos_token_id"] = tuple(values["eos_token_id"])
-        if "mlp_only_layers" in values:
-            values["mlp_only_layers"] = tuple(values["mlp_only_layers"])
+        for name in ("eos_token_id", "mlp_only_layers"):
+            if isinstance(values.get(name), list):
+                values[name] = tuple(values[name])
         missing = [f.name for f in fields(cls) if f.name in _REQUIRED and f.name not in values]
         if missing:
             raise ConfigError(f"missing key(s) {', '.join(missing)}")
@@ -355,6 +359,11 @@ def _refuse(value: Any, only: Any, name: str) -> None:
         raise ConfigError(f"{name} {value!r} is not supported: Qwen3 checkpoints have {only!r}")
 
 
+def _require_model_type(value: Any) -> None:
+    if not isinstance(value, str) or value not in ARCHITECTURES:
+        raise ConfigError(f"model_type {value!r:.100} is not a Qwen3 text model (known: {', '.join(ARCHITECTURES)})")
+
+
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -362,17 +371,10 @@ def _is_int(value: Any) -> bool:
 def _require_int(name: str, value: Any) -> None:
     # The upper bound keeps a lying file from asking for absurd allocations before any tensor is seen.
     if not _is_int(value) or not 0 < value < 2**31:
-        raise ConfigError(f"{name} {value!r} is not a positive whole number")
+        raise ConfigError(f"{name} {value!r:.100} is not a positive whole number below 2^31")
 
 
 def _require_number(name: str, value: Any, *, above: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
-        raise ConfigError(f"{name} {value!r} is not a finite number above {above}")
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        names = [key for key, _ in pairs]
-        raise ConfigError(f"duplicate key {next(k for k in names if names.count(k) > 1)!r}")
-    return out
+    # Bounded, because a whole number in JSON may be beyond what a float can hold.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < 1e30:
+        raise ConfigError(f"{name} {value!r:.100} is not a finite number above {above}")

@@ -70,12 +70,17 @@ PRESETS |= {
 
 
 def preset(name: str) -> ModelConfig:
-    """The config of an official checkpoint: 'Qwen3-4B', 'Qwen/Qwen3-4B', '4b', '30b-a3b-instruct-2507'.
+    """The config of an official checkpoint, under any name that `preset_name` takes."""
+    return PRESETS[preset_name(name)]
+
+
+def preset_name(name: str) -> str:
+    """The official spelling of a checkpoint's name: 'Qwen3-4B' of 'qwen/qwen3-4b', 'Qwen3-4B' or '4b'.
 
     Raises ConfigError naming all presets for any other name.
     """
     wanted = name.lower().removeprefix("qwen/").removeprefix("qwen3-")
-    for known, config in PRESETS.items():
+    for known in PRESETS:
         if known.lower() == f"qwen3-{wanted}":
-            return config
+            return known
     raise ConfigError(f"no preset {name!r}; known are {', '.join(PRESETS)}")

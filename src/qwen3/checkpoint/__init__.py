@@ -1,0 +1,7 @@
+"""Weights on disk: Hugging Face directories in, the same out, and where they come from.
+
+`hub` turns a name into a directory, `safetensors` reads the file format, `names` knows which tensors a config implies,
+`directory` finds exactly those in a directory's files, `load` makes models of them and saves models,
+`generation_config` reads the sampling that a checkpoint recommends.
+Only `load` needs torch; this package imports nothing by itself.
+"""
