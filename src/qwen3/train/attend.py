@@ -1,0 +1,38 @@
+"""Causal attention for training on many short documents: plain batched matrix products.
+
+On CPUs in bfloat16 this takes about a third of the time of torch's fused attention at lengths under 256. It
+stores all scores for the backward pass, so it is for short documents only; `CausalAttend` has no such limit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qwen3.model import CausalAttend
+
+
+class ShortAttend(CausalAttend):
+    """`CausalAttend` for documents of a few hundred tokens; equal up to rounding."""
+
+    # A compiled block calls this from outside its graphs, which then do not depend on the documents' lengths.
+    @torch.compiler.disable
+    def __call__(self, layer: int, q_THd: Tensor, k_TKd: Tensor, v_TKd: Tensor) -> Tensor:
+        out_THd = torch.empty_like(q_THd)
+        for index_BL, real_BL in self._groups:
+            attended_BLHd = _attention(q_THd[index_BL], k_TKd[index_BL], v_TKd[index_BL])
+            out_THd = out_THd.index_put((index_BL[real_BL],), attended_BLHd[real_BL])
+        return out_THd
+
+
+def _attention(q_BLHd: Tensor, k_BLKd: Tensor, v_BLKd: Tensor) -> Tensor:
+    B, L, H, d = q_BLHd.shape
+    K = k_BLKd.shape[2]
+    G = H // K  # query heads that share a key-value head
+    q = q_BLHd.unflatten(2, (K, G)).permute(0, 2, 3, 1, 4).reshape(B * K, G * L, d)
+    k, v = (x.transpose(1, 2).reshape(B * K, L, d) for x in (k_BLKd, v_BLKd))
+    scores = torch.bmm(q, k.transpose(1, 2)).view(B * K, G, L, L) * d**-0.5
+    future = torch.full((L, L), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+    weights = (scores + future).softmax(-1)
+    out = torch.bmm(weights.view(B * K, G * L, L), v)
+    return out.view(B, K, G, L, d).permute(0, 3, 1, 2, 4).reshape(B, L, H, d)

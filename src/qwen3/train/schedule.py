@@ -1,0 +1,21 @@
+"""Learning rate by step, as a line through given points: straight up, half a cosine down, level between equals."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+Schedule = Sequence[tuple[int, float]]
+"""(step, rate) in rising order of steps from step 0; the last step is the end of training."""
+
+
+def learning_rate(schedule: Schedule, step: int) -> float:
+    """The rate of step `step`, counted from 0, of a run of `schedule[-1][0]` steps.
+
+    Later points do not matter to earlier steps: a run may be given a longer end without changing what has happened.
+    """
+    for (start, low), (end, high) in pairwise(schedule):
+        if start <= step < end:
+            if high >= low:  # One step ahead, so that the first step of a run already learns.
+                return low + (high - low) * (step + 1 - start) / (end - start)
+            return high + (low - high) * 0.5 * (1 + math.cos(math.pi * (step - start) / (end - start)))
+    raise ValueError(f"step {step} is not in a schedule of {schedule[-1][0]} steps from {schedule[0][0]}")
