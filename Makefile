@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Changes to these need a new installation; Python sources do not, the installation is editable.
-BUILT_FROM := pyproject.toml CMakeLists.txt $(wildcard native/*.h native/*.cpp native/*/*.cpp)
+# Changes to these need a new installation. Changes inside Python modules do not, the installation is editable; but it
+# knows only the modules that existed when it was made, so their list counts.
+BUILT_FROM := pyproject.toml CMakeLists.txt $(wildcard native/*.* native/*/*.*) $(VENV)/modules
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help

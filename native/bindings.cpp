@@ -7,6 +7,8 @@
 
 #include "cpu.h"
 #include "kernels.h"
+#include "packed.h"
+#include "threads.h"
 
 namespace nb = nanobind;
 
@@ -35,10 +37,103 @@ void matvec_bf16(const std::string& instruction_set, uintptr_t weight_NK, uintpt
          reinterpret_cast<float*>(y_N), num_columns, row_begin, row_end);
 }
 
+// The functions below are called for every layer of every token, so they find their kernels by number: the place of
+// the name in available_instruction_sets().
+const qwen3::Kernels& kernels_at(size_t place) {
+  static const std::vector<const qwen3::Kernels*> tables = [] {
+    std::vector<const qwen3::Kernels*> available;
+    for (const qwen3::Kernels& table : qwen3::compiled_kernels()) {
+      if (table.can_run_here()) available.push_back(&table);
+    }
+    return available;
+  }();
+  return *tables.at(place);
+}
+
+qwen3::Precision precision_of(bool is_bf16) {
+  return is_bf16 ? qwen3::Precision::kBfloat16 : qwen3::Precision::kFloat32;
+}
+
+// Addresses and shape of a packed matrix, kept by Python as one object so that a call passes one argument.
+qwen3::PackedMatrix packed_matrix(uintptr_t quants, uintptr_t scales, size_t num_rows, size_t num_columns, int bits,
+                                  size_t scale_columns) {
+  return {reinterpret_cast<uint8_t*>(quants), reinterpret_cast<uint16_t*>(scales), num_rows, num_columns, bits,
+          scale_columns};
+}
+
+// Activations in one buffer: quants, then scales, then offsets.
+size_t activation_bytes(size_t num_tokens, size_t num_columns) {
+  return num_tokens * num_columns + num_tokens * num_columns / qwen3::kActivationGroup * 8;
+}
+
+qwen3::Activations activations_at(const qwen3::Kernels& kernels, uintptr_t buffer, size_t num_tokens,
+                                  size_t num_columns) {
+  const size_t num_quants = num_tokens * num_columns, num_groups = num_quants / qwen3::kActivationGroup;
+  char* start = reinterpret_cast<char*>(buffer);
+  return {reinterpret_cast<int8_t*>(start), reinterpret_cast<float*>(start + num_quants),
+          reinterpret_cast<int32_t*>(start + num_quants + 4 * num_groups), num_tokens, num_columns,
+          kernels.tile_tokens};
+}
+
+bool pack(size_t place, const qwen3::PackedMatrix& to, uintptr_t weight_NK, bool is_bf16) {
+  const nb::gil_scoped_release release;
+  return qwen3::pack(kernels_at(place), reinterpret_cast<const void*>(weight_NK), precision_of(is_bf16), to);
+}
+
+void pack_quantized(const qwen3::PackedMatrix& to, uintptr_t quants_NK, uintptr_t scales_NG) {
+  const nb::gil_scoped_release release;
+  qwen3::pack_quantized(reinterpret_cast<const uint8_t*>(quants_NK), reinterpret_cast<const uint16_t*>(scales_NG), to);
+}
+
+void unpack_rows(const qwen3::PackedMatrix& matrix, uintptr_t rows, size_t num_rows, uintptr_t out_RK) {
+  const nb::gil_scoped_release release;
+  qwen3::unpack_rows(matrix, reinterpret_cast<const int64_t*>(rows), num_rows, reinterpret_cast<float*>(out_RK));
+}
+
+void quantize(size_t place, int kind, bool is_bf16, uintptr_t x, uintptr_t up, uintptr_t norm_weight, float eps,
+              size_t num_tokens, size_t num_columns, uintptr_t buffer) {
+  const qwen3::Kernels& kernels = kernels_at(place);
+  const qwen3::TokenSource source{static_cast<qwen3::TokenSource::Kind>(kind), is_bf16,
+                                  reinterpret_cast<const void*>(x), reinterpret_cast<const void*>(up),
+                                  reinterpret_cast<const float*>(norm_weight), eps};
+  const nb::gil_scoped_release release;
+  qwen3::quantize(kernels, source, activations_at(kernels, buffer, num_tokens, num_columns));
+}
+
+void matmul(size_t place, const qwen3::PackedMatrix& matrix, uintptr_t buffer, size_t num_tokens, uintptr_t y_MN,
+            bool is_bf16) {
+  const qwen3::Kernels& kernels = kernels_at(place);
+  const nb::gil_scoped_release release;
+  qwen3::matmul(kernels, matrix, activations_at(kernels, buffer, num_tokens, matrix.num_columns),
+                reinterpret_cast<void*>(y_MN), precision_of(is_bf16));
+}
+
+void advise_huge_pages(uintptr_t address, size_t num_bytes) {
+  qwen3::advise_huge_pages(reinterpret_cast<void*>(address), num_bytes);
+}
+
+uint64_t read_all(uintptr_t address, size_t num_bytes) {
+  const nb::gil_scoped_release release;
+  return qwen3::read_all(reinterpret_cast<const void*>(address), num_bytes);
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
   module.def("cpu_features", &qwen3::cpu_features);
   module.def("available_instruction_sets", &available_instruction_sets);
   module.def("matvec_bf16", &matvec_bf16);
+
+  nb::class_<qwen3::PackedMatrix>(module, "PackedMatrix");
+  module.def("packed_matrix", &packed_matrix);
+  module.def("activation_bytes", &activation_bytes);
+  module.def("pack", &pack);
+  module.def("pack_quantized", &pack_quantized);
+  module.def("unpack_rows", &unpack_rows);
+  module.def("quantize", &quantize);
+  module.def("matmul", &matmul);
+  module.def("advise_huge_pages", &advise_huge_pages);
+  module.def("read_all", &read_all);
+  module.def("num_threads", &qwen3::num_threads);
+  module.def("set_num_threads", &qwen3::set_num_threads, nb::call_guard<nb::gil_scoped_release>());
 }

@@ -22,23 +22,98 @@ namespace qwen3 {
 using MatvecBf16 = void(const uint16_t* weight_NK, const float* x_K, float* y_N, size_t num_columns, size_t row_begin,
                         size_t row_end);
 
+// Quantized products: docs/kernels.md draws the layouts and gives the reasons.
+constexpr size_t kPanelRows = 16;       // rows of weights that lie interleaved
+constexpr size_t kActivationGroup = 32;  // columns of one token that share a scale
+constexpr size_t kMaxTileTokens = 16;    // no kernel takes more tokens at once
+
+// 16 rows of a weight matrix. Weights are unsigned: q stands for (q - 8) * scale in 4 bits, (q - 128) * scale in 8.
+// A unit of 64 bytes holds 8 columns in 4 bits (byte j: row j / 4, column j % 4 in the low nibble, 4 + j % 4 in the
+// high one) or 4 columns in 8 bits (byte j: row j / 4, column j % 4). Units follow each other in rising column.
+struct Panel {
+  const uint8_t* quants;
+  const uint16_t* scales;  // fp16: 16 rows for the first scale_columns columns, 16 for the next, ...
+  size_t num_columns;      // a multiple of scale_columns
+  size_t scale_columns;    // columns that share a scale: a multiple of kActivationGroup
+};
+
+// Quantized activations of a few tokens t, side by side so that a kernel reads one stream.
+struct TokenBlock {
+  const int8_t* quants;    // -127..127: columns 4i..4i+3 of token t at (i * num_tokens + t) * 4
+  const float* scales;     // group g of token t at g * num_tokens + t
+  const int32_t* offsets;  // likewise: -8 * (sum of the group's quants)
+  size_t num_tokens;
+};
+
+// y_T16[t * 16 + r] = row r of the panel times token t, for the block's tokens, at most the table's tile_tokens.
+//
+// Order of arithmetic: acc = +0; for each activation group in rising order, acc = fma(float(dot), w * a, acc), where
+// dot is the exact integer sum of (q - 8) * activation (q - 128 in 8 bits), w the weights' scale and a the
+// activations'. So the bits of a result depend on neither the instruction set nor the other tokens.
+using MatmulPanel = void(const Panel& panel, const TokenBlock& block, float* y_T16);
+
+// One token before its quantization. `x` and `up` are float32, or bfloat16 if is_bf16; norm_weight is float32.
+struct TokenSource {
+  enum Kind : int { kPlain, kNorm, kSwiglu };  // x; rms_norm(x) * norm_weight; silu(x) * up
+  Kind kind;
+  bool is_bf16;
+  const void* x;
+  const void* up;
+  const float* norm_weight;
+  float eps;
+};
+
+// Writes one token of a TokenBlock of num_tokens: the pointers are at that token. Per group: scale = amax / 127 and
+// quants = round_half_even(x * (127 / amax)). A group with amax < 1e-30 gives zeros; one with an infinity or NaN gives
+// scale NaN, so that all the token's results are NaN.
+using QuantizeToken = void(const TokenSource& source, size_t num_columns, size_t num_tokens, int8_t* quants,
+                           float* scales, int32_t* offsets);
+
+// Quantizes one row of weights: unsigned quants as in Panel, one byte each, in column order, and fp16 scales. False if
+// a weight is not finite or a scale exceeds fp16's range.
+using QuantizeRow = bool(const void* weight_K, bool is_bf16, size_t num_columns, int bits, size_t scale_columns,
+                         uint8_t* quants_K, uint16_t* scales_G);
+
 namespace generic {
 MatvecBf16 matvec_bf16;
-}
+MatmulPanel matmul_int4, matmul_int8;
+QuantizeToken quantize_token;
+QuantizeRow quantize_row;
+}  // namespace generic
 namespace avx2 {
 MatvecBf16 matvec_bf16;
+MatmulPanel matmul_int4, matmul_int8;
+QuantizeToken quantize_token;
+QuantizeRow quantize_row;
+}  // namespace avx2
+namespace avx_vnni {
+MatmulPanel matmul_int4, matmul_int8;
 }
 namespace avx512 {
 MatvecBf16 matvec_bf16;
+QuantizeToken quantize_token;
+QuantizeRow quantize_row;
+}  // namespace avx512
+namespace avx512_vnni {
+MatmulPanel matmul_int4, matmul_int8;
 }
 namespace neon {
 MatvecBf16 matvec_bf16;
+QuantizeToken quantize_token;
+QuantizeRow quantize_row;
+}  // namespace neon
+namespace neon_dotprod {
+MatmulPanel matmul_int4, matmul_int8;
 }
 
 struct Kernels {
   const char* instruction_set;
   bool (*can_run_here)();
   MatvecBf16* matvec_bf16;
+  size_t tile_tokens;  // tokens that a matmul kernel takes at once
+  MatmulPanel *matmul_int4, *matmul_int8;
+  QuantizeToken* quantize_token;
+  QuantizeRow* quantize_row;
 };
 
 struct KernelTables {

@@ -186,12 +186,20 @@ class Tokenizer:
         return cls(full)
 
     @classmethod
-    def from_vocab(cls, vocab: Mapping[str, int], merges: Iterable[tuple[str, str]]) -> "Tokenizer":
-        """Build from byte-level token strings with their ids, and merges in order of priority. The control tokens
-        take the ids after the vocabulary."""
+    def from_vocab(
+        cls,
+        vocab: Mapping[str, int],
+        merges: Iterable[tuple[str, str]],
+        control: Mapping[str, bool] = CONTROL_TOKENS,
+    ) -> "Tokenizer":
+        """Build from byte-level token strings with their ids, and merges in order of priority. The control tokens,
+        names with their `special` flags, take the ids after the vocabulary."""
+        if foreign := {ord(char) for char in set().union(*vocab)} - _BYTE_OF_CHAR.keys():
+            char = ascii(chr(min(foreign)))
+            raise ValueError(f"not a byte-level vocabulary: it holds {char}, which stands for no byte")
         added = [
             {"id": len(vocab) + i, "content": name, **_EXACT, "special": special}
-            for i, (name, special) in enumerate(CONTROL_TOKENS.items())
+            for i, (name, special) in enumerate(control.items())
         ]
         model = {**_MODEL, "vocab": vocab, "merges": list(merges)}
         with _faults_named("vocabulary and merges do not fit together"):

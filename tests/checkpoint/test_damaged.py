@@ -251,7 +251,7 @@ def test_a_directory_without_config_is_refused(directory):
         ("pytorch_model.bin", r"pickles \(.bin, .pt\), which can run code .* take a release with safetensors"),
         ("model.pt", "pickles"),
         ("model.pth", "pickles"),
-        ("model-q4.gguf", "GGUF files cannot be loaded yet"),
+        ("model-q4.gguf", "name one of its GGUF files"),
         ("model-00001-of-00002.safetensors", "without model.safetensors.index.json: download the whole"),
         ("README.md", "neither model.safetensors nor"),
     ],

@@ -62,7 +62,7 @@ def test_cached_decoding_equals_transformers_full_forward(keys, moe):
     rows = []
     for chunk in document.split([20, 1, 1, 30, 1, 8]):
         positions = torch.arange(cache.length, cache.length + len(chunk))
-        rows.append(ours.logits(ours(chunk, positions, CachedAttend(cache))))
+        rows.append(ours.logits(ours(chunk, positions, CachedAttend([cache], [len(chunk)]))))
         cache.advance(len(chunk))
     assert (torch.cat(rows) - expected).abs().max() <= 5e-5
 
@@ -94,7 +94,7 @@ def test_bfloat16_logits_and_cached_decoding_equal_transformers_bit_for_bit(moe)
     theirs_cache = None
     for chunk in document.split([36, 1, 1, 1, 1]):
         positions = torch.arange(cache.length, cache.length + len(chunk))
-        actual = ours.logits(ours(chunk, positions, CachedAttend(cache)))
+        actual = ours.logits(ours(chunk, positions, CachedAttend([cache], [len(chunk)])))
         cache.advance(len(chunk))
         expected = theirs(chunk[None], past_key_values=theirs_cache, use_cache=True)
         theirs_cache = expected.past_key_values

@@ -16,7 +16,7 @@ from qwen3.chat.stream import (
 from qwen3.chat.template import ChatError, ChatFormat, Rendered, Span, render
 
 if TYPE_CHECKING:
-    from qwen3.chat.foreign import ForeignTemplate, load_format
+    from qwen3.chat.foreign import ForeignTemplate, format_of, load_format
 
 __all__ = [
     "ChatError",
@@ -32,6 +32,7 @@ __all__ = [
     "StreamState",
     "ToolCall",
     "fold",
+    "format_of",
     "load_format",
     "render",
     "start_state",
@@ -39,7 +40,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("ForeignTemplate", "load_format"):  # on first use, because they bring jinja2
+    if name in ("ForeignTemplate", "format_of", "load_format"):  # on first use, because they bring jinja2
         from qwen3.chat import foreign
 
         return getattr(foreign, name)

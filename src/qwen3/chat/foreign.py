@@ -15,7 +15,7 @@ Only `{% generation %}` blocks of a foreign template are trained.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -122,8 +122,15 @@ def load_format(directory: str | Path) -> ChatFormat | ForeignTemplate:
     if not isinstance(source, str):
         raise ChatError(f"{directory}: chat_template must be a string, got {type(source).__name__}")
     added = config.get("added_tokens_decoder", {}).values()
-    control = dict.fromkeys([*CONTROL_TOKENS, *(token["content"] for token in added)])
-    foreign = ForeignTemplate(source, _token_variables(config), tuple(control))
+    return format_of(source, _token_variables(config), [token["content"] for token in added])
+
+
+def format_of(
+    source: str, variables: Mapping[str, str], added_tokens: Iterable[str] = ()
+) -> ChatFormat | ForeignTemplate:
+    """The chat format of a template: an official one if it renders as that, else the template itself, with the
+    strings that it may name and the control strings that the checkpoint has besides Qwen3's."""
+    foreign = ForeignTemplate(source, variables, tuple(dict.fromkeys([*CONTROL_TOKENS, *added_tokens])))
     return next((format for format in ChatFormat if _renders_as(foreign, format)), foreign)
 
 

@@ -7,7 +7,7 @@ exactly the model's parameters, each with its file and its bytes. Nothing is rea
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +47,12 @@ def model_tensors(directory: Path, config: ModelConfig) -> ModelTensors:
     stored = _unfused(stored_tensors(directory), config)
     tied_head = stored.pop(HEAD, None) if config.tie_word_embeddings else None
     expected = expected_tensors(config)
-    _check_fit(directory, expected, stored)
+    check_fit(
+        f"{directory}: tensors do not fit config.json",
+        expected,
+        {name: (tensor.info.dtype, tensor.info.shape) for name, tensor in stored.items()},
+        FLOAT_DTYPES,
+    )
     return ModelTensors({name: stored[name] for name in expected}, tied_head)
 
 
@@ -69,7 +74,7 @@ def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
             "transformers and call save_pretrained"
         )
     elif any(name.endswith(".gguf") for name in found):
-        advice = "GGUF files cannot be loaded yet; take the safetensors release of the model"
+        advice = "name one of its GGUF files instead of the directory"
     else:
         advice = f"it holds neither {SINGLE} nor {INDEX}"
     raise CheckpointError(f"{directory} has no weights to load: {advice}")
@@ -128,24 +133,30 @@ def _unfused(stored: Mapping[str, StoredTensor], config: ModelConfig) -> dict[st
     return out
 
 
-def _check_fit(directory: Path, expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTensor]) -> None:
-    """Raise one error that names what the files lack, have too much, or hold in another form."""
+def check_fit(
+    complaint: str,
+    expected: Mapping[str, tuple[int, ...]],
+    stored: Mapping[str, tuple[str, tuple[int, ...]]],
+    dtypes: Collection[str],
+) -> None:
+    """Raise one CheckpointError, `complaint` first, that names what `stored` (dtype and shape of each name) lacks,
+    has too much, or holds in another form."""
     shared = [name for name in expected if name in stored]
     faults = {
         "missing": [name for name in expected if name not in stored],
         "unexpected": [name for name in stored if name not in expected],
         "of another shape": [
-            f"{name} is {list(stored[name].info.shape)}, not {list(expected[name])}"
+            f"{name} is {list(stored[name][1])}, not {list(expected[name])}"
             for name in shared
-            if stored[name].info.shape != expected[name]
+            if stored[name][1] != expected[name]
         ],
         "of a dtype that is not supported": [
-            f"{name} is {stored[name].info.dtype}" for name in shared if stored[name].info.dtype not in FLOAT_DTYPES
+            f"{name} is {stored[name][0]}" for name in shared if stored[name][0] not in dtypes
         ],
     }
     texts = [f"{len(names)} {fault} ({_some(names)})" for fault, names in faults.items() if names]
     if texts:
-        raise CheckpointError(f"{directory}: tensors do not fit config.json: {'; '.join(texts)}")
+        raise CheckpointError(f"{complaint}: {'; '.join(texts)}")
 
 
 def _some(names: list[str]) -> str:

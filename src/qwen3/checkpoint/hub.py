@@ -32,10 +32,11 @@ def resolve(
     progress: bool = True,
     weights: bool = True,
 ) -> Path:
-    """The directory of a model, downloaded if need be.
+    """The directory of a model, downloaded if need be; or the GGUF file, if that is what the path names.
 
     Args:
-        name_or_path: a local path, 'builtin', a hub name ('Qwen/Qwen3-4B') or an official name alone ('Qwen3-4B').
+        name_or_path: a local directory or .gguf file, 'builtin', a hub name ('Qwen/Qwen3-4B') or an official name
+            alone ('Qwen3-4B').
         revision: branch, tag or commit on the hub; None is the main branch.
         offline: use only what was downloaded before.
         progress: show the download on stderr, if that is a terminal.
@@ -49,6 +50,8 @@ def resolve(
         if not _BUILTIN_DIRECTORY.is_dir():
             raise CheckpointError("this installation comes without the built-in model: name another one")
         return _BUILTIN_DIRECTORY
+    if path.is_file() and path.suffix.lower() != ".gguf":
+        raise CheckpointError(f"{name} is a file, but no .gguf file: name the directory of the model")
     if path.exists():
         return path
     return _download(_hub_name(name), revision, offline, progress, weights)

@@ -38,7 +38,7 @@ from qwen3.model import Qwen3
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all) in the caller's thread."""
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _STORED_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 # Two threads keep a disk's queue filled while one of them converts; more gain nothing.
@@ -79,12 +79,12 @@ def load_model(
             f"{directory}: weights quantized by {method!r} cannot be loaded yet; take the bfloat16 release of the model"
         )
     if dtype is not None:
-        config = replace(config, dtype=_dtype_name(dtype))
+        config = replace(config, dtype=dtype_name(dtype))
     stored = model_tensors(directory, config)
 
     with torch.device("meta"):
         model = Qwen3(config)
-    tensors, reads = _plan(stored.parameters, _DTYPES[config.dtype], torch.device(device))
+    tensors, reads = _plan(stored.parameters, DTYPES[config.dtype], torch.device(device))
     if stored.tied_head is not None:
         reads += _tied_reads(stored.tied_head, stored.parameters[EMBEDDING])
     _read_all(reads, progress)
@@ -92,11 +92,11 @@ def load_model(
     return model.eval()
 
 
-def _dtype_name(dtype: str | torch.dtype) -> str:
-    for name, known in _DTYPES.items():
+def dtype_name(dtype: str | torch.dtype) -> str:
+    for name, known in DTYPES.items():
         if dtype in (name, known):
             return name
-    raise CheckpointError(f"dtype {dtype!r} is not supported: use {', '.join(_DTYPES)}")
+    raise CheckpointError(f"dtype {dtype!r} is not supported: use {', '.join(DTYPES)}")
 
 
 # ---- Reading --------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def _fill(piece: Tensor, name: str, path: Path, begin: int, dtype: torch.dtype) 
     """Set `piece` to the file's values of `dtype` from byte `begin` on."""
     values = torch.empty(piece.shape, dtype=dtype)
     _read_into(path, begin, values)
-    piece.copy_(_converted(name, values, piece.dtype))
+    piece.copy_(converted(name, values, piece.dtype))
 
 
 def _tied_reads(head: StoredTensor, embedding: StoredTensor) -> list[_Read]:
@@ -203,7 +203,7 @@ def _read_into(path: Path, begin: int, target: Tensor) -> None:
             rest = rest[count:]
 
 
-def _converted(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
+def converted(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
     """`values` in `dtype`. Raises CheckpointError where a finite value leaves float16's range."""
     out = values.to(dtype)
     if dtype == torch.float16 and (out.isinf() & values.isfinite()).any():
@@ -240,7 +240,7 @@ def save_model(
         raise CheckpointError("the model's parameters are not its config's; save it before it is transformed")
     if max_shard_bytes < 1:
         raise CheckpointError(f"max_shard_bytes {max_shard_bytes} is not positive")
-    config = replace(model.config, dtype=_dtype_name(dtype or parameters[EMBEDDING].dtype))
+    config = replace(model.config, dtype=dtype_name(dtype or parameters[EMBEDDING].dtype))
 
     directory.parent.mkdir(parents=True, exist_ok=True)
     unfinished = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
@@ -251,7 +251,7 @@ def save_model(
             _write_json(unfinished / "generation_config.json", checked_generation_config(generation_config))
         if tokenizer is not None:
             tokenizer.save(unfinished)
-        _write_weights(parameters, unfinished, _DTYPES[config.dtype], max_shard_bytes)
+        _write_weights(parameters, unfinished, DTYPES[config.dtype], max_shard_bytes)
         # The safetensors library lets nobody else read its files; config.json has what the user's umask says.
         mode = (unfinished / "config.json").stat().st_mode
         for file in unfinished.iterdir():
@@ -296,7 +296,7 @@ def _write_weights(parameters: Mapping[str, Tensor], directory: Path, dtype: tor
     weight_map = {}
     for number, names in enumerate(shards, 1):
         file = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        tensors = {name: _converted(name, parameters[name].detach().cpu(), dtype).contiguous() for name in names}
+        tensors = {name: converted(name, parameters[name].detach().cpu(), dtype).contiguous() for name in names}
         # transformers takes the file for a PyTorch one by this entry.
         safetensors.torch.save_file(tensors, directory / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(names, file)

@@ -26,6 +26,7 @@ def chat(
     seed: options.Seed = None,
     max_tokens: options.MaxTokens = None,
     dtype: options.Dtype = None,
+    weights: options.Weights = None,
     device: options.Device = "cpu",
     max_context: options.MaxContext = None,
     yarn: options.Yarn = None,
@@ -60,6 +61,7 @@ def chat(
     llm = options.load_llm(
         model,
         dtype=dtype,
+        weights=weights,
         device=device,
         max_context=max_context,
         yarn=yarn,

@@ -56,6 +56,7 @@ def generate(
         list[str] | None, typer.Option(help="End the answer at this text; may be repeated.", show_default=False)
     ] = None,
     dtype: options.Dtype = None,
+    weights: options.Weights = None,
     device: options.Device = "cpu",
     max_context: options.MaxContext = None,
     yarn: options.Yarn = None,
@@ -100,6 +101,7 @@ def generate(
     llm = options.load_llm(
         model,
         dtype=dtype,
+        weights=weights,
         device=device,
         max_context=max_context,
         yarn=yarn,

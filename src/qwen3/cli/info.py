@@ -12,8 +12,10 @@ from qwen3.cli import options
 from qwen3.cli.report import Rows, print_sections, readable_bytes
 
 if TYPE_CHECKING:
+    from qwen3.chat import ChatFormat, ForeignTemplate
     from qwen3.config import ModelConfig
     from qwen3.engine.request import SamplingParams
+    from qwen3.tokenizer import Tokenizer
 
 _CONTEXTS = (2_048, 8_192, 32_768, 131_072, 262_144)
 _MEMORY_FORMATS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
@@ -36,12 +38,18 @@ def info(
       qwen3 info
       qwen3 info Qwen3-30B-A3B
       qwen3 info ./my-model --json
+      qwen3 info Qwen3-4B-Q4_K_M.gguf
     """
-    config, directory = _find(model, revision, offline)
-    text = _official_text(model) if directory is None else _text(directory)
+    config, path = _find(model, revision, offline)
+    if path is None:
+        text, stored, generation = _official_text(model), None, {}
+    elif path.is_file():
+        text, stored, generation = _gguf(path)
+    else:
+        text, stored, generation = _directory(path)
     facts: dict[str, Any] = {
         "model": model,
-        "directory": None if directory is None else str(directory),
+        "path": None if path is None else str(path),
         "config": config.to_dict(),
         "parameters": {
             "total": config.num_parameters,
@@ -49,9 +57,9 @@ def info(
             "active": config.num_active_parameters,
         },
         "max_context": config.max_context,
-        "stored": None if directory is None else _stored(directory),
+        "stored": stored,
         "text": text,
-        "sampling": _sampling(text["chat_format"], directory),
+        "sampling": _sampling(text["chat_format"], generation),
         "memory": _memory(config),
         "runs": _runs(),
     }
@@ -62,7 +70,9 @@ def info(
 
 
 def _find(model: str, revision: str | None, offline: bool) -> tuple[ModelConfig, Path | None]:
-    """The model's config, and its directory if there is one on this machine or it had to be fetched."""
+    """The model's config, and its directory or GGUF file if there is one on this machine or it had to be fetched."""
+    from qwen3.checkpoint.gguf import GGUFFile
+    from qwen3.checkpoint.gguf_model import model_config
     from qwen3.checkpoint.hub import resolve
     from qwen3.checkpoint.safetensors import CheckpointError
     from qwen3.config import ModelConfig
@@ -70,15 +80,56 @@ def _find(model: str, revision: str | None, offline: bool) -> tuple[ModelConfig,
 
     is_official = model.lower().removeprefix("qwen/") in {name.lower() for name in PRESETS}
     try:
-        directory = resolve(model, revision=revision, offline=offline or is_official, weights=False)
+        path = resolve(model, revision=revision, offline=offline or is_official, weights=False)
     except CheckpointError:
         if not is_official:
             raise
         return preset(model), None
-    return ModelConfig.load(directory), directory
+    return model_config(GGUFFile(path)) if path.is_file() else ModelConfig.load(path), path
 
 
-def _stored(directory: Path) -> dict[str, Any]:
+Facts = dict[str, Any]
+
+
+def _directory(directory: Path) -> tuple[Facts, Facts, Facts]:
+    """Text, stored weights and recommended sampling of a Hugging Face directory."""
+    from qwen3.chat import load_format
+    from qwen3.checkpoint.generation_config import load_generation_config
+    from qwen3.tokenizer import Tokenizer
+
+    text = _text(Tokenizer.load(directory), load_format(directory))
+    return text, _stored(directory), load_generation_config(directory)
+
+
+def _gguf(path: Path) -> tuple[Facts, Facts, Facts]:
+    """The same of a GGUF file, which besides tells its metadata: texts and numbers, and of lists the length."""
+    from qwen3.checkpoint import gguf_model
+    from qwen3.checkpoint.gguf import GGUFFile
+
+    file = GGUFFile(path)
+    gguf_model.stored_parameters(file, gguf_model.model_config(file))
+    dtypes: dict[str, dict[str, int]] = {}
+    for tensor in file.tensors.values():
+        entry = dtypes.setdefault(tensor.type, {"tensors": 0, "bytes": 0})
+        entry["tensors"] += 1
+        entry["bytes"] += tensor.num_bytes
+    num_values = sum(tensor.num_values for tensor in file.tensors.values())
+    stored = {
+        "files": 1,
+        "file_bytes": file.num_bytes,
+        "dtypes": dtypes,
+        "bits_per_weight": 8 * sum(entry["bytes"] for entry in dtypes.values()) / num_values,
+        "metadata": {
+            key: value if isinstance(value, bool | int | float | str) else f"{len(value):,} values"
+            for key, value in file.metadata.items()
+        },
+    }
+    tokenizer = gguf_model.tokenizer(file)
+    text = _text(tokenizer, gguf_model.chat_format(file, tokenizer))
+    return text, stored, gguf_model.generation_config(file)
+
+
+def _stored(directory: Path) -> Facts:
     """Files of weights, and for each dtype its tensors and bytes."""
     from qwen3.checkpoint.safetensors import SafetensorsFile
 
@@ -96,11 +147,9 @@ def _stored(directory: Path) -> dict[str, Any]:
     }
 
 
-def _text(directory: Path) -> dict[str, Any]:
-    from qwen3.chat import ChatFormat, load_format
-    from qwen3.tokenizer import Tokenizer
+def _text(tokenizer: Tokenizer, chat_format: ChatFormat | ForeignTemplate) -> Facts:
+    from qwen3.chat import ChatFormat
 
-    tokenizer, chat_format = Tokenizer.load(directory), load_format(directory)
     return {
         "tokens": tokenizer.vocab_size,
         "control_tokens": len(tokenizer.control_ids),
@@ -118,13 +167,10 @@ def _official_text(name: str) -> dict[str, Any]:
     return {"tokens": 151_669, "control_tokens": len(CONTROL_TOKENS), "chat_format": chat_format.value}
 
 
-def _sampling(chat_format: str, directory: Path | None) -> dict[str, dict[str, Any]]:
-    """For each mode that the model has, the sampling by the checkpoint's own file, else by the model cards."""
+def _sampling(chat_format: str, stored: Facts) -> dict[str, Facts]:
+    """For each mode that the model has, the sampling that the checkpoint recommends, else the model cards."""
     from qwen3.chat import ChatFormat
-    from qwen3.checkpoint.generation_config import load_generation_config
     from qwen3.engine.request import NON_THINKING, THINKING
-
-    stored = load_generation_config(directory) if directory is not None else {}
 
     def with_stored(params: SamplingParams) -> dict[str, Any]:
         return {name: stored.get(name, value) for name, value in without(params).items()}
@@ -174,7 +220,8 @@ def _sections(config: ModelConfig, facts: Mapping[str, Any]) -> dict[str, Rows]:
     ]
     return {
         f"{facts['model']}{'' if stored else ' (official name, nothing downloaded)'}": _architecture(config),
-        "Files": [] if stored is None else _files(facts["directory"], stored),
+        "Files": [] if stored is None else _files(facts["path"], stored),
+        "Metadata": [] if stored is None else _metadata(stored),
         "Text": [
             ("tokenizer", f"{text['tokens']:,} tokens, {text['control_tokens']} of them control tokens"),
             ("chat format", text["chat_format"]),
@@ -217,14 +264,26 @@ def _architecture(config: ModelConfig) -> Rows:
         yield "quantized", str(config.quantization_config.get("quant_method", "by an unnamed method"))
 
 
-def _files(directory: str, stored: Mapping[str, Any]) -> Rows:
-    yield "directory", directory
+def _files(path: str, stored: Mapping[str, Any]) -> Rows:
+    yield "path", path
     if not stored["files"]:
         yield "weights", "not on this machine"
         return
-    yield "weights", f"{stored['files']} safetensors, {readable_bytes(stored['file_bytes'])}"
+    if "bits_per_weight" in stored:
+        size = f"{readable_bytes(stored['file_bytes'])}, {stored['bits_per_weight']:.2f} bits a weight"
+        yield "weights", f"GGUF, {size}; dequantized when loaded"
+    else:
+        yield "weights", f"{stored['files']} safetensors, {readable_bytes(stored['file_bytes'])}"
     for dtype, entry in stored["dtypes"].items():
         yield dtype, f"{entry['tensors']:,} tensors, {readable_bytes(entry['bytes'])}"
+
+
+def _metadata(stored: Mapping[str, Any]) -> Rows:
+    """A GGUF file's metadata; of long texts the beginning, control characters escaped."""
+    for key, value in stored.get("metadata", {}).items():
+        text = str(value)
+        text = text if text.isprintable() else ascii(text)[1:-1]
+        yield key if key.isprintable() else ascii(key), text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _operations(operations: Mapping[str, str]) -> Rows:

@@ -13,10 +13,20 @@ if TYPE_CHECKING:
 
 _MODEL, _THINKING, _SAMPLING = "Model", "Thinking", "Sampling (default: what the checkpoint recommends for the mode)"
 
-Model = Annotated[str, typer.Argument(help="A directory, a name on the hub such as Qwen/Qwen3-4B, or 'builtin'.")]
+Model = Annotated[
+    str, typer.Argument(help="A directory, a .gguf file, a name on the hub such as Qwen/Qwen3-4B, or 'builtin'.")
+]
 Dtype = Annotated[
     str | None,
     typer.Option(help="Compute in float32, bfloat16 or float16. Default: as stored.", rich_help_panel=_MODEL),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="int8 or int4: quantize the matrices once loaded, for the fast CPU kernels. Default: as stored.",
+        rich_help_panel=_MODEL,
+        show_default=False,
+    ),
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda.", rich_help_panel=_MODEL)]
 Revision = Annotated[

@@ -48,15 +48,17 @@ def tokenize(
     if text is None:
         text = options.read_stdin()
 
+    from qwen3.checkpoint import gguf_model
+    from qwen3.checkpoint.gguf import GGUFFile
     from qwen3.checkpoint.hub import resolve
     from qwen3.tokenizer import Tokenizer
 
-    directory = resolve(model, revision=revision, offline=offline, weights=False)
-    tokenizer = Tokenizer.load(directory)
+    path = resolve(model, revision=revision, offline=offline, weights=False)
+    tokenizer = gguf_model.tokenizer(GGUFFile(path)) if path.is_file() else Tokenizer.load(path)
     if decode:
         sys.stdout.write(tokenizer.decode(_parse_ids(text)) + "\n")
         return
-    ids = _encode_chat(text, tokenizer, directory, thinking) if chat else tokenizer.encode(text, control=not plain)
+    ids = _encode_chat(text, tokenizer, path, thinking) if chat else tokenizer.encode(text, control=not plain)
     if only_ids:
         print(*ids)
     elif only_count:
@@ -83,8 +85,10 @@ def _parse_ids(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def _encode_chat(text: str, tokenizer: Tokenizer, directory: Path, thinking: bool) -> list[int]:
+def _encode_chat(text: str, tokenizer: Tokenizer, path: Path, thinking: bool) -> list[int]:
     from qwen3.chat import load_format, render
+    from qwen3.checkpoint import gguf_model
+    from qwen3.checkpoint.gguf import GGUFFile
 
     try:
         conversation = json.loads(text)
@@ -94,5 +98,6 @@ def _encode_chat(text: str, tokenizer: Tokenizer, directory: Path, thinking: boo
     if isinstance(conversation, dict):
         tools = conversation.get("tools")
         conversation = conversation.get("messages")
-    rendered = render(conversation, tools, thinking, format=load_format(directory))
+    chat_format = gguf_model.chat_format(GGUFFile(path), tokenizer) if path.is_file() else load_format(path)
+    rendered = render(conversation, tools, thinking, format=chat_format)
     return tokenizer.encode_spans(rendered.spans)

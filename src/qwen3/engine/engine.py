@@ -1,8 +1,8 @@
 """The engine: advances every running request by one step at a time.
 
-Each request's tokens run through the model by themselves, in shapes that depend on that request alone. So its
-tokens are the same whatever runs beside it, at the price that a batch gains no speed from reading the weights
-once; that needs kernels whose rows do not depend on the batch's size.
+A request's tokens are the same whatever runs beside it. Where the model's rows do not depend on one another (native
+kernels), all requests share one pass, which reads the weights once. Torch's matrix products choose other summation
+orders for other row counts, so with them each request runs by itself, in shapes that depend on it alone.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ class Engine:
 
     def __init__(self, model: Qwen3) -> None:
         self._model = model
-        weight = model.model.embed_tokens.weight
-        self._dtype, self._device = weight.dtype, weight.device
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
 
@@ -52,29 +50,41 @@ class Engine:
         """Advance every running request by one prefill chunk or one token."""
         while self._waiting and len(self._running) < MAX_RUNNING:
             request = self._waiting.popleft()
-            request.cache = KVCache(self._model.config, self._dtype, self._device)
+            request.cache = KVCache(self._model.config, self._model.dtype, self._model.device)
             self._running.append(request)
-        for request in self._running:
-            self._advance(request)
+        if self._model.has_independent_rows and self._running:
+            self._advance(self._running)
+        else:
+            for request in self._running:
+                self._advance([request])
         self._forget_finished()
 
-    def _advance(self, request: Request) -> None:
+    def _advance(self, requests: list[Request]) -> None:
+        """One pass over the next tokens of `requests`, and a drawn token for each that is then complete."""
         started = time.perf_counter()
-        cache: KVCache = request.cache
-        start = cache.length
-        tokens = request.tokens_from(start, PREFILL_CHUNK)
-        tokens_T = torch.tensor(tokens, device=self._device)
-        positions_T = torch.arange(start, start + len(tokens), device=self._device)
-        hidden_TD = self._model(tokens_T, positions_T, CachedAttend(cache))
-        cache.advance(len(tokens))
-        if cache.length == request.num_tokens:
-            logits_V = self._model.logits(hidden_TD[-1:])[0].float()
-            request.accept(sample(logits_V, request.params, request.generated_ids, request.seed, request.stop_ids))
+        device = self._model.device
+        caches: list[KVCache] = [request.cache for request in requests]
+        starts = [cache.length for cache in caches]
+        chunks = [request.tokens_from(start, PREFILL_CHUNK) for request, start in zip(requests, starts, strict=True)]
+        counts = [len(chunk) for chunk in chunks]
+        tokens_T = torch.tensor([token for chunk in chunks for token in chunk], device=device)
+        positions_T = torch.cat([torch.arange(c.length, c.length + n) for c, n in zip(caches, counts, strict=True)])
+        hidden_TD = self._model(tokens_T, positions_T.to(device), CachedAttend(caches, counts))
+        for cache, count in zip(caches, counts, strict=True):
+            cache.advance(count)
+        last_rows = [hidden_nD[-1] for hidden_nD in hidden_TD.split(counts)]
+        complete = [i for i, request in enumerate(requests) if caches[i].length == request.num_tokens]
+        if complete:
+            logits = self._model.logits(torch.stack([last_rows[i] for i in complete])).float()
+            for i, logits_V in zip(complete, logits, strict=True):
+                request = requests[i]
+                request.accept(sample(logits_V, request.params, request.generated_ids, request.seed, request.stop_ids))
         elapsed = time.perf_counter() - started
-        if start < len(request.prompt_ids):
-            request.prefill_seconds += elapsed
-        else:
-            request.decode_seconds += elapsed
+        for request, start in zip(requests, starts, strict=True):
+            if start < len(request.prompt_ids):
+                request.prefill_seconds += elapsed
+            else:
+                request.decode_seconds += elapsed
 
     def _forget_finished(self) -> None:
         for request in self._running:

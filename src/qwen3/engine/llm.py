@@ -26,7 +26,10 @@ from qwen3.chat import (
     render,
     start_state,
 )
+from qwen3.checkpoint import gguf_model
 from qwen3.checkpoint.generation_config import load_generation_config
+from qwen3.checkpoint.gguf import GGUFFile
+from qwen3.checkpoint.gguf_load import load_gguf
 from qwen3.checkpoint.hub import resolve
 from qwen3.checkpoint.load import Progress, load_model
 from qwen3.engine.engine import Engine
@@ -44,6 +47,7 @@ from qwen3.engine.request import (
 )
 from qwen3.engine.thinking import ThinkingBudget
 from qwen3.model import CausalAttend
+from qwen3.model.transforms import quantize_weights
 from qwen3.tokenizer import Tokenizer
 
 # Qwen3 Technical Report, section 4.3, as the official documentation's code has it.
@@ -51,6 +55,7 @@ BUDGET_SENTENCE = (
     "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly "
     "now.\n</think>\n\n"
 )
+_WEIGHT_BITS = {"int8": 8, "int4": 4}
 _GENERATION_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
@@ -87,6 +92,7 @@ class LLM:
         model: str | Path = "builtin",
         *,
         dtype: str | None = None,
+        weights: Literal["int8", "int4"] | None = None,
         device: str = "cpu",
         revision: str | None = None,
         offline: bool = False,
@@ -97,8 +103,11 @@ class LLM:
         """Load a checkpoint.
 
         Args:
-            model: a directory, a hub name such as 'Qwen/Qwen3-4B', or 'builtin'.
-            dtype: 'float32', 'bfloat16' or 'float16'; None keeps the checkpoint's.
+            model: a directory, a GGUF file, a hub name such as 'Qwen/Qwen3-4B', or 'builtin'.
+            dtype: 'float32', 'bfloat16' or 'float16'; None keeps the checkpoint's. The weights of a quantized GGUF
+                file are dequantized into it, by default into bfloat16, and need its memory.
+            weights: 'int8' or 'int4' quantizes the matrices once loaded, in groups of 32, for the native CPU kernels:
+                less memory, and several times the speed. None keeps them as they are.
             device: where torch puts the model, 'cpu' or 'cuda'.
             revision: branch, tag or commit on the hub.
             offline: use only what is already on this machine.
@@ -108,11 +117,23 @@ class LLM:
 
         Raises ValueError (ConfigError, CheckpointError, ...) or OSError naming what is wrong with the checkpoint.
         """
-        directory = resolve(str(model), revision=revision, offline=offline)
+        path = resolve(str(model), revision=revision, offline=offline)
         self.name = str(model)
-        self.tokenizer = Tokenizer.load(directory)
-        self.format = load_format(directory)
-        self.model = load_model(directory, dtype=dtype, device=device, progress=progress)
+        if path.is_file():
+            file = GGUFFile(path)
+            self.tokenizer = gguf_model.tokenizer(file)
+            self.format = gguf_model.chat_format(file, self.tokenizer)
+            self.model = load_gguf(file, dtype=dtype, device=device, progress=progress)
+            generation = gguf_model.generation_config(file)
+        else:
+            self.tokenizer = Tokenizer.load(path)
+            self.format = load_format(path)
+            self.model = load_model(path, dtype=dtype, device=device, progress=progress)
+            generation = load_generation_config(path)
+        if weights is not None:
+            if weights not in _WEIGHT_BITS or self.model.device.type != "cpu":
+                raise RequestError(f"weights {weights!r} on {device}: use 'int8' or 'int4' on the CPU, or None")
+            quantize_weights(self.model, _WEIGHT_BITS[weights])
         if yarn is not None:
             self.model.config = self.model.config.with_yarn(yarn)
         self.config = self.model.config
@@ -122,14 +143,13 @@ class LLM:
                 f"max_context {self.max_context} is beyond the model's {self.config.max_context} tokens; "
                 "YaRN stretches it, e.g. yarn=4.0"
             )
-        generation = load_generation_config(directory)
         self._sampling = {key: generation[key] for key in _GENERATION_KEYS if generation.get(key) is not None}
         self._eos_ids = frozenset(self.config.eos_token_ids) | frozenset(generation.get("eos_token_id") or ())
         self._engine = Engine(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.head_weight.dtype
+        return self.model.dtype
 
     def defaults(self, thinking: bool = True) -> SamplingParams:
         """The sampling that the checkpoint, or for the other mode the model card, recommends."""
@@ -245,7 +265,7 @@ class LLM:
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """Next-token logits of every position: float32 [T, V]."""
         self._check_prompt(token_ids)
-        tokens_T = torch.tensor(list(token_ids), device=self.model.head_weight.device)
+        tokens_T = torch.tensor(list(token_ids), device=self.model.device)
         positions_T = torch.arange(len(tokens_T), device=tokens_T.device)
         return self.model.logits(self.model(tokens_T, positions_T, CausalAttend([len(tokens_T)]))).float()
 

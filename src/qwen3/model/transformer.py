@@ -53,6 +53,8 @@ class Qwen3(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.has_independent_rows = False
+        """Whether a token's values have the same bits whatever other tokens share the pass."""
         self.model = Decoder(config)
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size)
@@ -77,7 +79,16 @@ class Qwen3(nn.Module):
         return ops.linear(hidden_TD, self.head_weight)
 
     @property
-    def head_weight(self) -> Tensor:
+    def dtype(self) -> torch.dtype:
+        """The dtype of activations and cached keys and values."""
+        return self.model.norm.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.norm.weight.device
+
+    @property
+    def head_weight(self) -> ops.Weight:
         """The head's matrix [V, D]; the embedding itself where the model ties them."""
         return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
 

@@ -1,0 +1,186 @@
+#include "packed.h"
+
+#include <string.h>
+
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+#include "float16.h"
+#include "threads.h"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace qwen3 {
+namespace {
+
+// Panels in one piece of work. With many tokens the piece should stay in a core's cache while their blocks pass, and be
+// large, because all activations are read for each piece; every thread should get several; but waking another thread
+// takes longer than a few thousand bytes.
+size_t panels_in_piece(const PackedMatrix& matrix, const Activations& activations) {
+  const size_t most = (activations.num_blocks() > 1 ? 256 : 128) * 1024 / matrix.panel_quants();
+  const size_t fair = matrix.num_panels() / (8 * static_cast<size_t>(num_threads()));
+  const size_t least = ceil_div(32 * 1024, matrix.panel_quants() * std::max<size_t>(1, activations.num_tokens));
+  return std::max(least, std::min(most, fair));
+}
+
+// 16 rows of quants, one byte each, into a panel.
+void interleave(const uint8_t* rows_16K, size_t num_columns, int bits, uint8_t* panel) {
+  for (size_t row = 0; row < kPanelRows; ++row) {
+    const uint8_t* quants = rows_16K + row * num_columns;
+    uint8_t* to = panel + row * 4;
+    if (bits == 8) {
+      for (size_t k = 0; k < num_columns; k += 4, to += 64) memcpy(to, quants + k, 4);
+    } else {
+      for (size_t k = 0; k < num_columns; k += 8, to += 64) {
+        uint32_t low, high;
+        memcpy(&low, quants + k, 4);
+        memcpy(&high, quants + k + 4, 4);
+        low |= high << 4;  // no nibble reaches the next byte
+        memcpy(to, &low, 4);
+      }
+    }
+  }
+}
+
+// Gets 16 rows of quants and scales from fill(row, quants_K, scales_G) and lays them out, panel by panel.
+template <class Fill>
+void for_each_panel(const PackedMatrix& to, Fill&& fill) {
+  parallel_for(to.num_panels(), [&](size_t index) {
+    const size_t K = to.num_columns, G = K / to.scale_columns;
+    // Rows beyond the last weigh nothing: zeros with scale zero.
+    std::vector<uint8_t> quants(kPanelRows * K, to.bits == 4 ? 8 : 128);
+    std::vector<uint16_t> scales(kPanelRows * G, 0);
+    for (size_t row = 0; row < kPanelRows && index * kPanelRows + row < to.num_rows; ++row) {
+      fill(index * kPanelRows + row, &quants[row * K], &scales[row * G]);
+    }
+    interleave(quants.data(), K, to.bits, to.quants + index * to.panel_quants());
+    uint16_t* panel_scales = to.scales + index * to.panel_scales();
+    for (size_t g = 0; g < G; ++g) {
+      for (size_t row = 0; row < kPanelRows; ++row) panel_scales[g * kPanelRows + row] = scales[row * G + g];
+    }
+  });
+}
+
+size_t bytes_of(Precision precision) { return precision == Precision::kFloat32 ? 4 : 2; }
+
+// One token's results from a panel into the row of y_MN where they belong; the panel may reach past the last row.
+void store(const float* y_16, size_t count, void* y_N, size_t first, Precision precision) {
+  if (precision == Precision::kFloat32) {
+    memcpy(static_cast<float*>(y_N) + first, y_16, count * sizeof(float));
+  } else {
+    uint16_t* to = static_cast<uint16_t*>(y_N) + first;
+    for (size_t i = 0; i < count; ++i) to[i] = bf16_of_float(y_16[i]);
+  }
+}
+
+}  // namespace
+
+bool pack(const Kernels& kernels, const void* weight_NK, Precision precision, const PackedMatrix& to) {
+  const size_t row_bytes = to.num_columns * bytes_of(precision);
+  std::atomic<bool> is_good{true};
+  for_each_panel(to, [&](size_t row, uint8_t* quants_K, uint16_t* scales_G) {
+    const void* weight_K = static_cast<const char*>(weight_NK) + row * row_bytes;
+    if (!kernels.quantize_row(weight_K, precision == Precision::kBfloat16, to.num_columns, to.bits, to.scale_columns,
+                              quants_K, scales_G)) {
+      is_good = false;
+    }
+  });
+  return is_good;
+}
+
+void pack_quantized(const uint8_t* quants_NK, const uint16_t* scales_NG, const PackedMatrix& to) {
+  const size_t K = to.num_columns, G = K / to.scale_columns;
+  for_each_panel(to, [&](size_t row, uint8_t* quants_K, uint16_t* scales_G) {
+    memcpy(quants_K, quants_NK + row * K, K);
+    memcpy(scales_G, scales_NG + row * G, G * sizeof(uint16_t));
+  });
+}
+
+void unpack_rows(const PackedMatrix& matrix, const int64_t* rows, size_t num_rows, float* out_RK) {
+  const size_t K = matrix.num_columns;
+  parallel_for(num_rows, [&](size_t i) {
+    const size_t n = static_cast<size_t>(rows[i]), row = n % kPanelRows;
+    const Panel panel = matrix.panel(n / kPanelRows);
+    float* out_K = out_RK + i * K;
+    for (size_t k = 0; k < K; ++k) {
+      const float scale = float_of_fp16(panel.scales[k / panel.scale_columns * kPanelRows + row]);
+      if (matrix.bits == 8) {
+        out_K[k] = static_cast<float>(panel.quants[k / 4 * 64 + row * 4 + k % 4] - 128) * scale;
+      } else {
+        const uint8_t byte = panel.quants[k / 8 * 64 + row * 4 + k % 4];
+        out_K[k] = static_cast<float>((k % 8 < 4 ? byte & 15 : byte >> 4) - 8) * scale;
+      }
+    }
+  });
+}
+
+void quantize(const Kernels& kernels, const TokenSource& first, const Activations& to) {
+  const size_t token_bytes = to.num_columns * (first.is_bf16 ? 2 : 4);
+  parallel_for(to.num_blocks(), [&](size_t index) {
+    const TokenBlock block = to.block(index);
+    for (size_t t = 0; t < block.num_tokens; ++t) {
+      TokenSource source = first;
+      const size_t skip = (to.first_token(index) + t) * token_bytes;
+      source.x = static_cast<const char*>(first.x) + skip;
+      if (first.up) source.up = static_cast<const char*>(first.up) + skip;
+      // The block is ours to fill: only a TokenBlock that is read is constant.
+      kernels.quantize_token(source, to.num_columns, block.num_tokens, const_cast<int8_t*>(block.quants) + 4 * t,
+                             const_cast<float*>(block.scales) + t, const_cast<int32_t*>(block.offsets) + t);
+    }
+  });
+}
+
+void matmul(const Kernels& kernels, const PackedMatrix& matrix, const Activations& activations, void* y_MN,
+            Precision precision) {
+  const auto kernel = matrix.bits == 4 ? kernels.matmul_int4 : kernels.matmul_int8;
+  const size_t panels = panels_in_piece(matrix, activations);
+  const size_t row_bytes = matrix.num_rows * bytes_of(precision);
+  parallel_for(ceil_div(matrix.num_panels(), panels), [&](size_t piece) {
+    const size_t begin = piece * panels, end = std::min(begin + panels, matrix.num_panels());
+    for (size_t b = 0; b < activations.num_blocks(); ++b) {
+      const TokenBlock block = activations.block(b);
+      char* y_N = static_cast<char*>(y_MN) + activations.first_token(b) * row_bytes;
+      for (size_t p = begin; p < end; ++p) {
+        alignas(64) float y_T16[kMaxTileTokens * kPanelRows];
+        kernel(matrix.panel(p), block, y_T16);
+        const size_t count = std::min(kPanelRows, matrix.num_rows - p * kPanelRows);
+        for (size_t t = 0; t < block.num_tokens; ++t) {
+          store(y_T16 + t * kPanelRows, count, y_N + t * row_bytes, p * kPanelRows, precision);
+        }
+      }
+    }
+  });
+}
+
+void advise_huge_pages(void* address, size_t num_bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t kHugePage = 2 * 1024 * 1024;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(address) + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(address) + num_bytes) / kHugePage * kHugePage;
+  if (begin < end) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)address, (void)num_bytes;
+#endif
+}
+
+uint64_t read_all(const void* address, size_t num_bytes) {
+  constexpr size_t kPiece = 1024 * 1024, kWords = 8;
+  std::atomic<uint64_t> all{0};
+  parallel_for(num_bytes / kPiece, [&](size_t piece) {
+    const char* from = static_cast<const char*>(address) + piece * kPiece;
+    uint64_t words[kWords] = {};
+    for (size_t i = 0; i < kPiece; i += sizeof words) {
+      uint64_t line[kWords];
+      __builtin_prefetch(from + i + 2048);
+      memcpy(line, from + i, sizeof line);
+      for (size_t w = 0; w < kWords; ++w) words[w] ^= line[w];
+    }
+    for (const uint64_t word : words) all.fetch_xor(word, std::memory_order_relaxed);
+  });
+  return all;
+}
+
+}  // namespace qwen3

@@ -1,0 +1,33 @@
+// The thread pool of the kernels: one for the process, started by its first use.
+//
+// A job is a number of equal pieces. Threads take them one at a time, in no fixed order, so a piece must write only
+// what is its own; then results do not depend on the number of threads. Idle workers spin for a moment, since the next
+// product of a model follows within microseconds, and then sleep.
+//
+// Jobs of several callers run one after the other. A piece may not start a job. After a fork the child starts workers
+// of its own.
+#pragma once
+
+#include <stddef.h>
+
+namespace qwen3 {
+
+// QWEN3_THREADS, else the CPUs that the process may use: its affinity, and the quota of its control group.
+// Throws std::invalid_argument if QWEN3_THREADS is no number from 1 to 1024.
+int default_num_threads();
+
+int num_threads();
+
+// Waits for the running job, then replaces the workers. `count` includes the caller's own thread: 1 means no workers.
+void set_num_threads(int count);
+
+using Piece = void(void* context, size_t piece);
+void run_pieces(size_t num_pieces, Piece* work, void* context);
+
+// work(piece) for every piece in [0, num_pieces), on all threads; returns when all are done.
+template <class Work>
+void parallel_for(size_t num_pieces, Work&& work) {
+  run_pieces(num_pieces, [](void* context, size_t piece) { (*static_cast<Work*>(context))(piece); }, &work);
+}
+
+}  // namespace qwen3
