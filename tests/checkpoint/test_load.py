@@ -221,7 +221,8 @@ def test_the_peak_of_memory_is_the_model_and_a_few_chunks(tmp_path, dtype):
     peak = memory("VmHWM") - before
     size = DTYPES[dtype].itemsize
     num_bytes = size * model.config.num_parameters
-    assert 0.8 * num_bytes < peak < num_bytes + size * config.num_embedding_parameters
+    # No lower bound: what earlier tests freed may be used again.
+    assert peak < num_bytes + size * config.num_embedding_parameters
 
 
 # ---- Ours to theirs -------------------------------------------------------------------------------------------

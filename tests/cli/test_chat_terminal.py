@@ -28,6 +28,8 @@ class Terminal:
         self._seen = 0
         self.pid, self._descriptor = pty.fork()
         if self.pid == 0:
+            # A test run in the background ignores Ctrl-C and would pass that on.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execve(command[0], command, os.environ | environment)
         fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
 
