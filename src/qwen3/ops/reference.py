@@ -70,15 +70,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.ndim == 3:
         # torch has its fast kernels for four axes only.
         return attention(q[None], k[None], v[None])[0]
-    (B, T, H, d), (S, K) = q.shape, k.shape[1:3]
-    k, v = k.transpose(1, 2), v.transpose(1, 2)
-    if T == 1:
-        # One query sees everything, so the heads of a group can be the rows of one product with their shared keys.
-        return F.scaled_dot_product_attention(q.reshape(B, K, H // K, d), k, v).reshape(B, 1, H, d)
-    mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T) if T < S else None
-    out = F.scaled_dot_product_attention(
-        q.transpose(1, 2), k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
-    )
+    T, S = q.shape[1], k.shape[1]
+    mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T) if 1 < T < S else None
+    heads_first = (x.transpose(1, 2) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(*heads_first, attn_mask=mask, is_causal=1 < T == S, enable_gqa=True)
     return out.transpose(1, 2)
 
 
