@@ -5,6 +5,7 @@ import torch
 from transformers_models import reference_pair
 
 from qwen3 import LLM
+from qwen3.engine import engine as engine_module
 from qwen3.engine.engine import Engine
 from qwen3.engine.request import Request, RequestError, SamplingParams
 from qwen3.model import CausalAttend
@@ -40,9 +41,9 @@ def test_logits_stay_close(shape, bits, most):
     assert (actual - reference).norm() <= most * reference.norm()
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_requests_draw_the_same_tokens_alone_and_in_one_pass_with_others(bits):
-    model, _ = quantized(bits)
+@pytest.mark.parametrize(("shape", "bits"), [(DENSE, 4), (DENSE, 8), (MOE, 8)])
+def test_requests_draw_the_same_tokens_and_logprobs_alone_and_with_others(shape, bits):
+    model, _ = quantized(bits, **shape)
 
     def run(*seeds):
         engine = Engine(model)
@@ -72,3 +73,24 @@ def test_builtin_model_still_adds_in_int8():
 def test_unknown_weights_are_refused(tiny_checkpoint):
     with pytest.raises(RequestError, match="int8"):
         LLM(tiny_checkpoint, weights="int3")
+
+
+def test_a_shared_pass_is_bounded_and_cuts_no_prompt_differently(monkeypatch):
+    model, _ = quantized(8)
+    monkeypatch.setattr(engine_module, "PREFILL_CHUNK", 20)
+    sizes = []
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+
+    def run(*lengths):
+        engine = Engine(model)
+        requests = [Request([5] * n, SamplingParams(max_tokens=4), n, frozenset(), 128) for n in lengths]
+        for request in requests:
+            engine.add(request)
+        while engine.has_work:
+            engine.step()
+        return [request.generated_ids for request in requests]
+
+    together = run(45, 6, 13, 20, 1, 1)
+    assert max(sizes) == 20
+    assert 6 in sizes  # all six decode in one pass
+    assert together == [run(length)[0] for length in (45, 6, 13, 20, 1, 1)]

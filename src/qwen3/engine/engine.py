@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 
 import torch
 
@@ -18,7 +19,7 @@ from qwen3.engine.request import FinishReason, Request
 from qwen3.engine.sampler import sample
 from qwen3.model import Qwen3
 
-# Prompts longer than this are computed in several steps: bounds the activations' memory and a step's time.
+# Most tokens of one pass. Longer prompts take several: bounds the activations' memory and a step's time.
 PREFILL_CHUNK = 2048
 MAX_RUNNING = 32
 
@@ -52,12 +53,29 @@ class Engine:
             request = self._waiting.popleft()
             request.cache = KVCache(self._model.config, self._model.dtype, self._model.device)
             self._running.append(request)
-        if self._model.has_independent_rows and self._running:
-            self._advance(self._running)
-        else:
-            for request in self._running:
-                self._advance([request])
+        for requests in self._passes():
+            self._advance(requests)
         self._forget_finished()
+
+    def _passes(self) -> Iterator[list[Request]]:
+        """The running requests, as they share passes of at most PREFILL_CHUNK tokens.
+
+        Whole chunks only: how a request's own prompt is cut must not depend on the others.
+        """
+        if not self._model.has_independent_rows:
+            yield from ([request] for request in self._running)
+            return
+        requests: list[Request] = []
+        room = PREFILL_CHUNK
+        for request in self._running:
+            count = min(PREFILL_CHUNK, request.num_tokens - request.cache.length)
+            if count > room:
+                yield requests
+                requests, room = [], PREFILL_CHUNK
+            requests.append(request)
+            room -= count
+        if requests:
+            yield requests
 
     def _advance(self, requests: list[Request]) -> None:
         """One pass over the next tokens of `requests`, and a drawn token for each that is then complete."""

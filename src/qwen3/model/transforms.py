@@ -18,7 +18,8 @@ def quantize_weights(model: Qwen3, bits: int, group: int = 32) -> None:
 
     Projections, experts and the head take `bits` (4 or 8) with a float16 scale for each `group` columns, a tied
     embedding with them; an embedding of its own takes 8. Routers and norms become float32, as do the activations.
-    The model can then be run but not trained, and its rows do not depend on one another: `has_independent_rows`.
+    The model can then be run but not trained. A dense model's rows no longer depend on one another
+    (`has_independent_rows`); a sparse one's still do, because its routers are torch's products.
 
     Raises ValueError for a matrix whose columns do not divide into groups.
     """
@@ -31,4 +32,4 @@ def quantize_weights(model: Qwen3, bits: int, group: int = 32) -> None:
             packed = pack(module.weight.detach().contiguous(), 8 if is_lookup else bits, group)
             del module.weight
             module.weight = packed
-    model.has_independent_rows = True
+    model.has_independent_rows = not model.config.is_moe
