@@ -26,19 +26,20 @@ from qwen3.engine.attend import CachedAttend
 from qwen3.engine.cache import KVCache
 from qwen3.model import Qwen3
 
-PROMPT_LENGTHS = (1, 37, 200)
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="0.6b", help="a preset: 0.6b, 1.7b, 4b, ...")
     parser.add_argument("--steps", type=int, default=64, help="tokens to decode after each prompt")
+    parser.add_argument(
+        "--prompts", type=int, nargs="+", default=[1, 37, 200], metavar="T", help="their lengths in tokens"
+    )
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     args = parser.parse_args()
 
     config = ModelConfig.preset(args.size)
     generator = torch.Generator().manual_seed(1)
-    prompts = [torch.randint(0, 151_643, (1, length), generator=generator) for length in PROMPT_LENGTHS]
+    prompts = [torch.randint(0, 151_643, (1, length), generator=generator) for length in args.prompts]
     with tempfile.TemporaryDirectory() as name:
         write_random(config, Path(name), args.dtype)
         expected = decode_with_transformers(Path(name), prompts, args.steps)

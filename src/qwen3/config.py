@@ -26,7 +26,6 @@ _INERT_KEYS = frozenset(
     return_dict sliding_window transformers_version use_cache""".split()
 )
 
-
 # Ten times Qwen3-235B-A22B; a file that claims more would only make name tables and module lists explode.
 _MAX_LAYERS_TIMES_EXPERTS = 131_072
 
@@ -251,7 +250,7 @@ class ModelConfig:
             raise ConfigError("layer_types holds something other than 'full_attention', which is all Qwen3 uses")
 
         values = {key: raw.pop(key) for key in list(raw) if key in _FIELD_NAMES and key != "rope_parameters"}
-        values["rope_parameters"] = _read_rope(raw, values.get("max_position_embeddings"))
+        values["rope_parameters"] = _read_rope(raw)
         for name, spelling in (("dtype", "torch_dtype"), ("num_experts", "num_local_experts")):
             if spelling in raw and values.setdefault(name, value := raw.pop(spelling)) != value:
                 raise ConfigError(f"{name} {values[name]!r:.100} and {spelling} {value!r:.100} disagree")
@@ -284,10 +283,9 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """config.json's object in the spelling of the official checkpoints, which every loader reads."""
         raw: dict[str, Any] = {"architectures": [ARCHITECTURES[self.model_type]]}
-        moe_only = {f.name for f in fields(self) if f.name in _MOE_FIELDS}
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name in ("rope_parameters", "dtype") or (f.name in moe_only and not self.is_moe):
+            if f.name in ("rope_parameters", "dtype") or (f.name in _MOE_FIELDS and not self.is_moe):
                 continue
             if value is None and f.name in ("pad_token_id", "quantization_config"):
                 continue
@@ -329,7 +327,7 @@ _MOE_FIELDS = frozenset(
 _ROPE_NAMES = frozenset(f.name for f in fields(RopeParameters))
 
 
-def _read_rope(raw: dict[str, Any], max_position_embeddings: Any) -> RopeParameters:
+def _read_rope(raw: dict[str, Any]) -> RopeParameters:
     """Take both spellings out of `raw`; where a file holds both they must agree."""
     theta = raw.pop("rope_theta", None)
     scaling = raw.pop("rope_scaling", None)

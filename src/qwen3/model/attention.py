@@ -51,9 +51,10 @@ class Attention(nn.Module):
 class CausalAttend:
     """Attention within each of several documents packed one after another; none sees another."""
 
+    _attention = staticmethod(ops.attention)
+
     def __init__(self, lengths: Sequence[int]) -> None:
         """`lengths` are the documents' lengths in tokens, in packing order; they sum to T."""
-        self._shape = (sum(lengths),)
         # Documents of similar length share one padded call. The padding comes last in each row, so causality
         # alone hides it from the real tokens, and at most half of a row is padding.
         rows_of: dict[int, list[Tensor]] = {}
@@ -70,6 +71,6 @@ class CausalAttend:
         out_THd = torch.empty_like(q_THd)
         for index_BL, real_BL in self._groups:
             index_BL, real_BL = index_BL.to(q_THd.device), real_BL.to(q_THd.device)
-            attended = ops.attention(q_THd[index_BL], k_TKd[index_BL], v_TKd[index_BL])
+            attended = self._attention(q_THd[index_BL], k_TKd[index_BL], v_TKd[index_BL])
             out_THd = out_THd.index_put((index_BL[real_BL],), attended[real_BL])
         return out_THd

@@ -12,19 +12,6 @@ from torch import Tensor
 from qwen3.model import CausalAttend
 
 
-class ShortAttend(CausalAttend):
-    """`CausalAttend` for documents of a few hundred tokens; equal up to rounding."""
-
-    # A compiled block calls this from outside its graphs, which then do not depend on the documents' lengths.
-    @torch.compiler.disable
-    def __call__(self, layer: int, q_THd: Tensor, k_TKd: Tensor, v_TKd: Tensor) -> Tensor:
-        out_THd = torch.empty_like(q_THd)
-        for index_BL, real_BL in self._groups:
-            attended_BLHd = _attention(q_THd[index_BL], k_TKd[index_BL], v_TKd[index_BL])
-            out_THd = out_THd.index_put((index_BL[real_BL],), attended_BLHd[real_BL])
-        return out_THd
-
-
 def _attention(q_BLHd: Tensor, k_BLKd: Tensor, v_BLKd: Tensor) -> Tensor:
     B, L, H, d = q_BLHd.shape
     K = k_BLKd.shape[2]
@@ -36,3 +23,14 @@ def _attention(q_BLHd: Tensor, k_BLKd: Tensor, v_BLKd: Tensor) -> Tensor:
     weights = (scores + future).softmax(-1)
     out = torch.bmm(weights.view(B * K, G * L, L), v)
     return out.view(B, K, G, L, d).permute(0, 3, 1, 2, 4).reshape(B, L, H, d)
+
+
+class ShortAttend(CausalAttend):
+    """`CausalAttend` for documents of a few hundred tokens; equal up to rounding."""
+
+    _attention = staticmethod(_attention)
+
+    # A compiled block calls this from outside its graphs, which then do not depend on the documents' lengths.
+    @torch.compiler.disable
+    def __call__(self, layer: int, q_THd: Tensor, k_TKd: Tensor, v_TKd: Tensor) -> Tensor:
+        return super().__call__(layer, q_THd, k_TKd, v_TKd)
