@@ -10,6 +10,7 @@ import torch
 from qwen3.model.layers import Embedding, Linear, RMSNorm
 from qwen3.model.transformer import Qwen3
 from qwen3.ops.packed import pack
+from qwen3.ops.paged import PackedVector
 
 
 @torch.no_grad()
@@ -23,9 +24,15 @@ def quantize_weights(model: Qwen3, bits: int, group: int = 32) -> None:
 
     Raises ValueError for a matrix whose columns do not divide into groups.
     """
+    if model.config.head_dim % 16:
+        raise ValueError(f"head_dim {model.config.head_dim} is not a multiple of 16, which the native kernels need")
     routers = {block.mlp.gate for block in model.model.layers if hasattr(block.mlp, "gate")}
     for module in model.modules():
-        if isinstance(module, RMSNorm) or module in routers:
+        if isinstance(module, RMSNorm):
+            scale = PackedVector(module.weight.detach().float())
+            del module.weight
+            module.weight = scale
+        elif module in routers:
             module.weight.data = module.weight.data.float()
         elif isinstance(module, Linear | Embedding):
             is_lookup = isinstance(module, Embedding) and not model.config.tie_word_embeddings
