@@ -46,7 +46,6 @@ from qwen3.engine.request import (
     Usage,
 )
 from qwen3.engine.thinking import ThinkingBudget
-from qwen3.model import CausalAttend
 from qwen3.model.transforms import quantize_weights
 from qwen3.tokenizer import Tokenizer
 
@@ -261,13 +260,10 @@ class LLM:
         generation = self._raw(prompt, params or self.defaults(thinking=False))
         return self._events(generation.request, generation.parser)
 
-    @torch.inference_mode()
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """Next-token logits of every position: float32 [T, V]."""
         self._check_prompt(token_ids)
-        tokens_T = torch.tensor(list(token_ids), device=self.model.device)
-        positions_T = torch.arange(len(tokens_T), device=tokens_T.device)
-        return self.model.logits(self.model(tokens_T, positions_T, CausalAttend([len(tokens_T)]))).float()
+        return self.model.logits(self._engine.hidden(token_ids)).float()
 
     # ---- Requests ---------------------------------------------------------------------------------------------
 
