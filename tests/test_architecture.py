@@ -42,11 +42,11 @@ TEXT = {"qwen3.tokenizer", "qwen3.chat"}
 MAY_IMPORT = {
     "qwen3": {"qwen3.config", "qwen3.engine.llm", "qwen3.engine.request", "qwen3.tokenizer"},
     "qwen3.__main__": {"qwen3.cli"},
-    "qwen3.ops": {"qwen3._native"},
+    "qwen3.ops": {"qwen3._native", "qwen3.quant.blocks"},
     "qwen3.model": {"qwen3.ops"} | CONFIG,
     "qwen3.checkpoint": CONFIG,
     "qwen3.checkpoint.load": {"qwen3.model"} | CONFIG,
-    "qwen3.checkpoint.gguf_load": {"qwen3.model", "qwen3.quant.blocks"},
+    "qwen3.checkpoint.gguf_load": {"qwen3.model", "qwen3.ops", "qwen3.quant.blocks"},
     "qwen3.engine": {"qwen3.model", "qwen3.ops"} | CONFIG,
     "qwen3.engine.llm": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,
     "qwen3.train": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,

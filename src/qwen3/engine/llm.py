@@ -46,7 +46,7 @@ from qwen3.engine.request import (
     Usage,
 )
 from qwen3.engine.thinking import ThinkingBudget
-from qwen3.model.transforms import quantize_weights
+from qwen3.model.transforms import quantize_weights, storage_of
 from qwen3.tokenizer import Tokenizer
 
 # Qwen3 Technical Report, section 4.3, as the official documentation's code has it.
@@ -103,8 +103,8 @@ class LLM:
 
         Args:
             model: a directory, a GGUF file, a hub name such as 'Qwen/Qwen3-4B', or 'builtin'.
-            dtype: 'float32', 'bfloat16' or 'float16'; None keeps the checkpoint's. The weights of a quantized GGUF
-                file are dequantized into it, by default into bfloat16, and need its memory.
+            dtype: 'float32', 'bfloat16' or 'float16'; None keeps the checkpoint's. A GGUF file is dequantized into it;
+                None runs it on the CPU at its own precision, with float32 activations.
             weights: 'int8' or 'int4' quantizes the matrices once loaded, in groups of 32, for the native CPU kernels:
                 less memory, and several times the speed. None keeps them as they are.
             device: where torch puts the model, 'cpu' or 'cuda'.
@@ -122,7 +122,9 @@ class LLM:
             file = GGUFFile(path)
             self.tokenizer = gguf_model.tokenizer(file)
             self.format = gguf_model.chat_format(file, self.tokenizer)
-            self.model = load_gguf(file, dtype=dtype, device=device, progress=progress)
+            # Packing anew starts from plain weights.
+            plain = "bfloat16" if weights is not None else None
+            self.model = load_gguf(file, dtype=dtype or plain, device=device, progress=progress)
             generation = gguf_model.generation_config(file)
         else:
             self.tokenizer = Tokenizer.load(path)
@@ -149,6 +151,11 @@ class LLM:
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
+
+    @property
+    def storage(self) -> str:
+        """The weights' formats and the dtype of activations, such as 'q4_k + q6_k weights in float32'."""
+        return storage_of(self.model)
 
     def defaults(self, thinking: bool = True) -> SamplingParams:
         """The sampling that the checkpoint, or for the other mode the model card, recommends."""
