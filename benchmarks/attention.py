@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -36,6 +37,11 @@ def filled(kv_format: str, layers: int, depth: int) -> tuple[PageLayout, list[to
     return layout, pages
 
 
+def all_layers(step: PagedStep, layers: int, inputs: list[torch.Tensor]) -> None:
+    for layer in range(layers):
+        step(layer, *inputs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--depth", type=int, default=4096)
@@ -48,10 +54,10 @@ def main() -> None:
     for kv_format in KV_FORMATS:
         layout, pages = filled(kv_format, layers, depth)
         step = PagedStep(layout, [pages], [depth], [1])
-        q_THd = torch.randn(1, H, D)
+        inputs = [torch.randn(1, n, D) for n in (H, K, K)]
         ours, probe = [], []
         for _ in range(options.rounds):
-            ours.append(seconds(lambda: [step.attend(layer, q_THd) for layer in range(layers)]))
+            ours.append(seconds(partial(all_layers, step, layers, inputs)))
             probe.append(packed.read_bandwidth(megabytes=256, rounds=1))
         speed = layout.page_bytes * depth / PAGE_TOKENS / statistics.median(ours) / 1e9
         print(
@@ -62,13 +68,13 @@ def main() -> None:
     T = min(512, depth)
     layout, pages = filled("bfloat16", 1, depth)
     step = PagedStep(layout, [pages], [depth - T], [T])
-    q_THd = torch.randn(T, H, D)
+    inputs = [torch.randn(T, n, D) for n in (H, K, K)]
     heads_first = [torch.randn(1, n, S, D) for n, S in ((H, T), (K, depth), (K, depth))]
     mask = torch.ones(T, depth, dtype=torch.bool).tril(depth - T)
     as_bf16 = [x.bfloat16() for x in heads_first]
     gigaflops = 4 * H * D * (T * (depth - T) + T * (T + 1) / 2) / 1e9
     forms = {
-        "ours, bfloat16 keys and values": lambda: step.attend(0, q_THd),
+        "ours, bfloat16 keys and values": lambda: step(0, *inputs),
         "torch float32": lambda: scaled_dot_product_attention(*heads_first, attn_mask=mask, enable_gqa=True),
         "torch bfloat16": lambda: scaled_dot_product_attention(*as_bf16, attn_mask=mask, enable_gqa=True),
     }

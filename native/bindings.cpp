@@ -127,22 +127,23 @@ void unpack_rows(const qwen3::PackedMatrix& matrix, uintptr_t rows, size_t num_r
   qwen3::unpack_rows(matrix, reinterpret_cast<const int64_t*>(rows), num_rows, reinterpret_cast<float*>(out_RK));
 }
 
-void quantize(size_t place, int kind, bool is_bf16, uintptr_t x, uintptr_t up, uintptr_t norm_weight, float eps,
-              size_t num_tokens, size_t num_columns, uintptr_t buffer, int forms) {
+// What TokenSource says about the activations of num_tokens tokens, prepared in `buffer`, times each of the matrices;
+// residual_MN, if it is not null, is added to every result.
+void products(size_t place, int kind, bool is_bf16, uintptr_t x, uintptr_t up, uintptr_t norm_weight, float eps,
+              size_t num_tokens, size_t num_columns, uintptr_t buffer, int forms,
+              const std::vector<const qwen3::PackedMatrix*>& matrices, uintptr_t residual_MN,
+              const std::vector<uintptr_t>& ys_MN) {
   const qwen3::Kernels& kernels = kernels_at(place);
   const qwen3::TokenSource source{static_cast<qwen3::TokenSource::Kind>(kind), is_bf16,
                                   reinterpret_cast<const void*>(x), reinterpret_cast<const void*>(up),
                                   reinterpret_cast<const float*>(norm_weight), eps};
+  const qwen3::Activations activations = activations_at(kernels, buffer, num_tokens, num_columns, forms);
   const nb::gil_scoped_release release;
-  qwen3::quantize(kernels, source, activations_at(kernels, buffer, num_tokens, num_columns, forms));
-}
-
-void matmul(size_t place, const qwen3::PackedMatrix& matrix, uintptr_t buffer, int forms, size_t num_tokens,
-            uintptr_t residual_MN, uintptr_t y_MN, bool is_bf16) {
-  const qwen3::Kernels& kernels = kernels_at(place);
-  const nb::gil_scoped_release release;
-  qwen3::matmul(kernels, matrix, activations_at(kernels, buffer, num_tokens, matrix.num_columns, forms),
-                reinterpret_cast<const void*>(residual_MN), reinterpret_cast<void*>(y_MN), precision_of(is_bf16));
+  qwen3::quantize(kernels, source, activations);
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    qwen3::matmul(kernels, *matrices[i], activations, reinterpret_cast<const void*>(residual_MN),
+                  reinterpret_cast<void*>(ys_MN.at(i)), precision_of(is_bf16));
+  }
 }
 
 const float* floats(uintptr_t address) { return reinterpret_cast<const float*>(address); }
@@ -167,8 +168,10 @@ void write_kv(const qwen3::AttentionStep& step, size_t layer, uintptr_t k_TKd, u
   step.write(layer, floats(k_TKd), floats(v_TKd));
 }
 
-void attend(qwen3::AttentionStep& step, size_t layer, size_t num_heads, uintptr_t q_THd, uintptr_t out_THd) {
+void attend(qwen3::AttentionStep& step, size_t layer, size_t num_heads, uintptr_t q_THd, uintptr_t k_TKd,
+            uintptr_t v_TKd, uintptr_t out_THd) {
   const nb::gil_scoped_release release;
+  step.write(layer, floats(k_TKd), floats(v_TKd));
   step.attend(layer, num_heads, floats(q_THd), reinterpret_cast<float*>(out_THd));
 }
 
@@ -216,8 +219,7 @@ NB_MODULE(_native, module) {
   module.def("pack_quantized", &pack_quantized);
   module.def("repack", &repack);
   module.def("unpack_rows", &unpack_rows);
-  module.def("quantize", &quantize);
-  module.def("matmul", &matmul);
+  module.def("products", &products);
 
   nb::class_<qwen3::CacheShape>(module, "CacheShape").def("page_bytes", &qwen3::CacheShape::page_bytes);
   nb::class_<qwen3::AttentionStep>(module, "AttentionStep");

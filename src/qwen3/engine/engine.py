@@ -29,7 +29,7 @@ class Engine:
     """Runs requests on one model. Not thread-safe: one caller steps it."""
 
     def __init__(self, model: Qwen3, kv_format: str = "bfloat16") -> None:
-        """`kv_format`, of `ops.paged.KV_FORMATS`, is how a packed model keeps keys and values; others keep their dtype."""
+        """`kv_format`, one of KV_FORMATS, is how a packed model keeps keys and values; others keep their dtype."""
         self._model = model
         self._pool = PagePool(model.config, model.dtype, model.device, kv_format if model.is_packed else None)
         self._waiting: deque[Request] = deque()

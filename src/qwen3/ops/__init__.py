@@ -1,7 +1,8 @@
 """The coarse operations that the model is written in, chosen by the type of their weights.
 
-A torch tensor takes the plain form in `reference`, which is every operation's specification; a `PackedWeight` or
-`PackedVector` takes the native CPU kernels in `packed` and `paged`. There is no fallback from one to the other: `IMPLEMENTATIONS` says what runs.
+A torch tensor takes the plain form in `reference`, which is every operation's specification; a `PackedWeight` or a
+`PackedVector` takes the native CPU kernels in `packed` and `paged`. There is no fallback from one to the other:
+`IMPLEMENTATIONS` says what runs.
 """
 
 from __future__ import annotations

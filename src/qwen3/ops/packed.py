@@ -210,9 +210,8 @@ def packed_linear(
 
     A token with an infinite or NaN activation gives NaN in all N.
     """
-    place = place_of(instruction_set)
-    activations = _quantize(place, _PLAIN, x_MK, packed._form)
-    return _matmul(place, activations, packed._form, x_MK, packed, residual_MN)
+    (y_MN,) = _products(instruction_set, _PLAIN, x_MK, [packed], residual_MN=residual_MN)
+    return y_MN
 
 
 def packed_norm_linear(
@@ -228,12 +227,7 @@ def packed_norm_linear(
     The weights may differ in format. The norm is in float32 and rounded nowhere before its quantization;
     `norm_weight_K` is float32.
     """
-    place = place_of(instruction_set)
-    forms = 0
-    for packed in weights:
-        forms |= packed._form
-    activations = _quantize(place, _NORM, x_MK, forms, norm_weight_K=norm_weight_K, eps=eps)
-    return [_matmul(place, activations, forms, x_MK, packed) for packed in weights]
+    return _products(instruction_set, _NORM, x_MK, weights, norm_weight_K=norm_weight_K, eps=eps)
 
 
 def packed_swiglu_linear(
@@ -245,9 +239,8 @@ def packed_swiglu_linear(
     instruction_set: str = FASTEST,
 ) -> Tensor:
     """silu(gate) * up, quantized, times the transposed weight -> [M, N], added to the residual; all of one dtype."""
-    place = place_of(instruction_set)
-    activations = _quantize(place, _SWIGLU, gate_MK, packed._form, up_MK=up_MK)
-    return _matmul(place, activations, packed._form, gate_MK, packed, residual_MN)
+    (y_MN,) = _products(instruction_set, _SWIGLU, gate_MK, [packed], up_MK=up_MK, residual_MN=residual_MN)
+    return y_MN
 
 
 def num_threads() -> int:
@@ -275,47 +268,42 @@ def read_bandwidth(megabytes: int = 512, rounds: int = 5) -> float:
     return memory.nbytes / min(seconds) / 1e9
 
 
-def _quantize(
-    place: int,
+def _products(
+    instruction_set: str,
     kind: int,
     x_MK: Tensor,
-    forms: int,
+    weights: Sequence[PackedWeight],
     *,
     up_MK: Tensor | None = None,
     norm_weight_K: Tensor | None = None,
     eps: float = 0.0,
-) -> Tensor:
-    """Activations in the blocks that the kernels of `place` read, quantized, as values or both, as one buffer."""
+    residual_MN: Tensor | None = None,
+) -> list[Tensor]:
+    """Activations prepared once and multiplied by each weight, in one call."""
+    place = place_of(instruction_set)
     if x_MK.ndim != 2 or x_MK.shape[1] % _ACTIVATION_GROUP or not x_MK.shape[1]:
         raise ValueError(f"need activations [M, K] with K a multiple of {_ACTIVATION_GROUP}, got {list(x_MK.shape)}")
     check("activations", x_MK, _FLOATS, x_MK.shape)
     num_tokens, num_columns = x_MK.shape
-    up = norm_weight = 0
+    forms = up = norm_weight = residual = 0
     if up_MK is not None:
         check("second factor", up_MK, (x_MK.dtype,), x_MK.shape)
         up = up_MK.data_ptr()
     if norm_weight_K is not None:
         check("norm weight", norm_weight_K, (torch.float32,), (num_columns,))
         norm_weight = norm_weight_K.data_ptr()
-    buffer = torch.empty(_native.activation_bytes(num_tokens, num_columns, forms), dtype=torch.uint8)
-    is_bf16 = x_MK.dtype == torch.bfloat16
-    _native.quantize(
-        place, kind, is_bf16, x_MK.data_ptr(), up, norm_weight, eps, num_tokens, num_columns, buffer.data_ptr(), forms
-    )
-    return buffer
-
-
-def _matmul(
-    place: int, activations: Tensor, forms: int, x_MK: Tensor, packed: PackedWeight, residual_MN: Tensor | None = None
-) -> Tensor:
-    num_tokens, num_columns = x_MK.shape
-    if num_columns != packed.shape[1]:
-        raise ValueError(f"activations {list(x_MK.shape)} do not fit a weight {list(packed.shape)}")
-    y_MN = torch.empty(num_tokens, packed.shape[0], dtype=x_MK.dtype)
-    residual = 0
+    ys_MN = []
+    for packed in weights:
+        if num_columns != packed.shape[1]:
+            raise ValueError(f"activations {list(x_MK.shape)} do not fit a weight {list(packed.shape)}")
+        ys_MN.append(torch.empty(num_tokens, packed.shape[0], dtype=x_MK.dtype))
+        forms |= packed._form
     if residual_MN is not None:
-        check("residual", residual_MN, (x_MK.dtype,), y_MN.shape)
+        check("residual", residual_MN, (x_MK.dtype,), ys_MN[0].shape)
         residual = residual_MN.data_ptr()
-    is_bf16 = x_MK.dtype == torch.bfloat16
-    _native.matmul(place, packed._matrix, activations.data_ptr(), forms, num_tokens, residual, y_MN.data_ptr(), is_bf16)
-    return y_MN
+    buffer = torch.empty(_native.activation_bytes(num_tokens, num_columns, forms), dtype=torch.uint8)
+    _native.products(
+        place, kind, x_MK.dtype == torch.bfloat16, x_MK.data_ptr(), up, norm_weight, eps, num_tokens, num_columns,
+        buffer.data_ptr(), forms, [packed._matrix for packed in weights], residual, [y.data_ptr() for y in ys_MN],
+    )  # fmt: skip
+    return ys_MN
