@@ -51,7 +51,8 @@ class Engine:
         """Advance every running request by one prefill chunk or one token."""
         while self._waiting and len(self._running) < MAX_RUNNING:
             request = self._waiting.popleft()
-            request.cache = KVCache(self._model.config, self._model.dtype, self._model.device)
+            if request.cache is None:
+                request.cache = KVCache(self._model.config, self._model.dtype, self._model.device)
             self._running.append(request)
         for requests in self._passes():
             self._advance(requests)
