@@ -259,7 +259,8 @@ def write(
 ) -> None:
     """All of it, anew after each round: an interrupted run leaves what it has."""
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = f"{cpu_name()}, {options.threads} threads; medians of {options.rounds} rounds; random weights"
+    rounds = f"medians of {options.rounds} rounds" if options.rounds > 1 else "one round"
+    machine = f"{cpu_name()}, {options.threads} threads; {rounds}; random weights"
     medians = {
         size: {each.name: {str(test): statistics.median(s) for test, s in each.speeds.items()} for each in row}
         for size, row in results.items()

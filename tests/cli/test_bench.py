@@ -73,11 +73,11 @@ def test_ctrl_c_prints_what_is_measured(qwen3, checkpoint, monkeypatch):
     calls = []
     seconds = Bench._seconds
 
-    def interrupted(self, case, **options):
+    def interrupted(self, case):
         calls.append(case)
         if len(calls) == 4:  # two warm-ups and one measurement later
             raise KeyboardInterrupt
-        return seconds(self, case, **options)
+        return seconds(self, case)
 
     monkeypatch.setattr(Bench, "_seconds", interrupted)
     result = qwen3("bench", checkpoint, *SHORT, "--json")

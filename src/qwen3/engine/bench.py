@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -151,9 +151,9 @@ class Bench:
         the machine falls on all of them."""
         for case in self._cases:
             yield f"warm-up: {case}"
-            # A decode case's longest context is its last step's.
-            first = case.depth + case.tokens - 1 if case.phase is Phase.DECODE else case.depth
-            self._seconds(case, depth=first, num_generated=1)
+            is_decode = case.phase is Phase.DECODE
+            # Of decode only the last step, which has the longest context and so the most memory.
+            self._seconds(replace(case, tokens=1, depth=case.depth + case.tokens - 1) if is_decode else case)
         # Now: the probe's own memory must not count.
         self.peak_bytes = peak_memory()
         measurements = [Measurement(case, self._bytes_per_step(case)) for case in self._cases]
@@ -170,17 +170,15 @@ class Bench:
             yield f"profile: {case}"
             self.profiles.append(self._profile(case))
 
-    def _seconds(self, case: Case, *, depth: int | None = None, num_generated: int | None = None) -> float:
-        """Run a case once, or a shortened form of it."""
-        depth = case.depth if depth is None else depth
-        num_prompt, num_default = (case.tokens, 1) if case.phase is Phase.PREFILL else (1, case.tokens)
-        params = SamplingParams(temperature=0, max_tokens=num_generated or num_default)
+    def _seconds(self, case: Case) -> float:
+        num_prompt, num_generated = (case.tokens, 1) if case.phase is Phase.PREFILL else (1, case.tokens)
+        params = SamplingParams(temperature=0, max_tokens=num_generated)
         draw = random.Random(0)
         engine = Engine(self._model)
         for _ in range(case.batch):
-            prompt = draw.choices(range(self._model.config.vocab_size), k=depth + num_prompt)
+            prompt = draw.choices(range(self._model.config.vocab_size), k=case.depth + num_prompt)
             request = Request(prompt, params, seed=0, stop_ids=frozenset(), max_length=sys.maxsize)
-            _fill_cache(self._model, request, depth)
+            _fill_cache(self._model, request, case.depth)
             engine.add(request)
         start = time.perf_counter()
         while engine.has_work:
