@@ -3,7 +3,7 @@
     peers_worker.py ENGINE PATH THREADS '[["prefill", 512, 0], ["decode", 128, 4096]]'    prints tokens/s as JSON
     peers_worker.py write-directory SIZE PATH
 
-The peers fill the cache by reading a prompt of the depth: only their own time of the phase counts.
+Before tokens are drawn at a depth, a prompt of that length is read; its time does not count.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def main() -> None:
     speeds = []
     for phase, tokens, depth in json.loads(tests):
         if phase == "prefill":
-            speeds.append(tokens / run(depth + tokens, 1)[0])
+            assert depth == 0, "the time to the first token would be the depth's, too"
+            speeds.append(tokens / run(tokens, 1)[0])
         else:
             speeds.append(tokens / run(depth + 1, tokens + 1)[1])
     print(json.dumps(speeds))
