@@ -16,7 +16,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from qwen3.config import ModelConfig
 from qwen3.memory import MIB, Estimate, estimate, estimate_training
@@ -28,24 +27,14 @@ SMALL = replace(
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
-def peak_bytes() -> int:
-    """The most resident memory that this process has had."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Not getrusage: there a child starts with its parent's peak.
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
-
-
 def measure(config: ModelConfig, weights: str, prompt: int, generated: int, *, train: bool) -> dict[str, int]:
     """Run one case in this process, which should do nothing else; bytes before the model and at the peak."""
     import torch
 
+    from qwen3.engine.bench import peak_memory
     from qwen3.model import Qwen3
 
-    baseline = peak_bytes()
+    baseline = peak_memory()
     torch.set_default_dtype(getattr(torch, DTYPES[weights]))
     model = Qwen3(config)
     pattern = torch.randn(1 << 16) * config.initializer_range
@@ -56,7 +45,7 @@ def measure(config: ModelConfig, weights: str, prompt: int, generated: int, *, t
                 piece.copy_(pattern[: len(piece)] if parameter.ndim > 1 else torch.ones(len(piece)))
     tokens = [(7 * i) % config.vocab_size for i in range(prompt)]
     (_train if train else _generate)(model, tokens, generated)
-    return {"baseline": baseline, "peak": peak_bytes()}
+    return {"baseline": baseline, "peak": peak_memory()}
 
 
 def _generate(model, tokens: list[int], generated: int) -> None:

@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "qwen3.engine.llm": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,
     "qwen3.train": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,
     "qwen3.cli": {"qwen3", "qwen3.memory", "qwen3.checkpoint", "qwen3.engine", "qwen3.ops", "qwen3.train"}
+    | {"qwen3.model.random"}
     | CONFIG
     | TEXT,
 }

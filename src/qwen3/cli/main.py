@@ -12,6 +12,7 @@ COMMANDS = {
     "chat": "talk to a model in the terminal",
     "generate": "answer or continue prompts, in pipes and batches",
     "info": "what a checkpoint is, and what it needs and does on this machine",
+    "bench": "how fast a model runs on this machine",
     "memory": "bytes for weights, context and training; what fits where",
     "tokenize": "text to token ids and back",
     "train": "train a model from a recipe",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwen3.cli import options
+from qwen3.cli.report import table
 from qwen3.memory import (
     FORMATS,
     KV_FORMATS,
@@ -179,10 +180,10 @@ def _show(report: Mapping[str, Any], config: ModelConfig, *, is_default: bool) -
     other = " (for another: qwen3 memory Qwen3-8B)" if is_default else ""
     console.print(f"{report['model']}: {config.num_parameters:,} parameters{active}{other}")
     console.print("; ".join(_settings(report, config)))
-    for table in _tables(report, config.max_context):
-        console.print(f"\n{table.title}", style="bold")
-        table.title = None
-        console.print(table)
+    for each in _tables(report, config.max_context):
+        console.print(f"\n{each.title}", style="bold")
+        each.title = None
+        console.print(each)
     if any(entry["context"] > config.max_context for entry in report.get("estimates", ())):
         console.print(f"\n* beyond the model's own {config.max_context:,} tokens: needs YaRN or another version")
 
@@ -206,7 +207,7 @@ def _tables(report: Mapping[str, Any], max_context: int) -> Iterator[Table]:
         budget = report["budget"]
         title = f"Longest context in {budget['gib']:g} GiB, up to {MAX_CONTEXT:,}"
         rows = [(name, _tokens(tokens)) for name, tokens in budget["longest_context"].items()]
-        yield _table(title, ["format", "tokens"], rows)
+        yield table(title, ["format", "tokens"], rows)
     if "machines" in report:
         ranks = report["tensor_parallel"]
         title = f"Longest context that fits, up to {MAX_CONTEXT:,}{f', on {ranks} of each' if ranks > 1 else ''}"
@@ -219,7 +220,7 @@ def _tables(report: Mapping[str, Any], max_context: int) -> Iterator[Table]:
             )
             for machine in machines
         ]
-        yield _table(title, ["machine", "usable GiB", *machines[0]["longest_context"]], rows)
+        yield table(title, ["machine", "usable GiB", *machines[0]["longest_context"]], rows)
 
 
 def _estimates(entries: Sequence[Mapping[str, Any]], max_context: int) -> Table:
@@ -237,26 +238,13 @@ def _estimates(entries: Sequence[Mapping[str, Any]], max_context: int) -> Table:
             )
             for name in formats
         ]
-        return _table("Total in GiB by tokens of context", ["format", "weights", *headings], totals)
+        return table("Total in GiB by tokens of context", ["format", "weights", *headings], totals)
     parts = [
         (part.replace("_", " "), *(_gib(sizes[formats[0], context][part]) for context in contexts))
         for part, size in sizes[formats[0], contexts[0]].items()
         if size
     ]
-    return _table("GiB by tokens of context", [formats[0], *headings], parts)
-
-
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A left-aligned column and right-aligned ones."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return table("GiB by tokens of context", [formats[0], *headings], parts)
 
 
 def _gib(size: int) -> str:

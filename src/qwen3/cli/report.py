@@ -1,6 +1,12 @@
-"""Reports as plain text: titled sections of aligned label and value."""
+"""Reports as plain text: titled sections of aligned label and value, and tables."""
 
-from collections.abc import Iterable, Mapping
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Rows = Iterable[tuple[str, str]]
 
@@ -23,3 +29,16 @@ def readable_bytes(count: int) -> str:
             break
         size /= 1024
     return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.2f} {unit}"
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A left-aligned column and right-aligned ones."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for number, column in enumerate(columns):
+        made.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        made.add_row(*row)
+    return made

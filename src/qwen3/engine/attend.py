@@ -33,18 +33,26 @@ class TorchAttend:
         self._caches, self._counts = caches, list(counts)
 
     def __call__(self, layer: int, q_THd: Tensor, k_TKd: Tensor, v_TKd: Tensor) -> Tensor:
-        parts = (x.split(self._counts) for x in (q_THd, k_TKd, v_TKd))
-        return torch.cat([_attend(cache, layer, *new) for cache, *new in zip(self._caches, *parts, strict=True)])
+        self.write(layer, k_TKd, v_TKd)
+        parts = zip(self._caches, q_THd.split(self._counts), strict=True)
+        return torch.cat([_attend(cache, layer, q_nHd) for cache, q_nHd in parts])
+
+    def write(self, layer: int, k_TKd: Tensor, v_TKd: Tensor) -> None:
+        """Only put keys and values [T, K, d] into their slots."""
+        for cache, *new in zip(self._caches, k_TKd.split(self._counts), v_TKd.split(self._counts), strict=True):
+            _write(cache, layer, torch.stack(new).transpose(1, 2))
 
 
-def _attend(cache: KVCache, layer: int, q_THd: Tensor, k_TKd: Tensor, v_TKd: Tensor) -> Tensor:
-    new_2KTd = torch.stack([k_TKd, v_TKd]).transpose(1, 2)
-    first, last = cache.length // PAGE_TOKENS, (cache.length + len(k_TKd) - 1) // PAGE_TOKENS
-    for page in range(first, last + 1):
-        begin, end = page * PAGE_TOKENS - cache.length, (page + 1) * PAGE_TOKENS - cache.length
-        rows = new_2KTd[:, :, max(begin, 0) : end]
-        offset = max(-begin, 0)
-        cache.pages[page][layer][:, :, offset : offset + rows.shape[2]] = rows
-    all_2KSd = torch.cat([page[layer] for page in cache.pages], dim=2)[:, :, : cache.length + len(k_TKd)]
+def _write(cache: KVCache, layer: int, new_2Knd: Tensor) -> None:
+    begin, end = cache.length, cache.length + new_2Knd.shape[2]
+    for number in range(begin // PAGE_TOKENS, (end - 1) // PAGE_TOKENS + 1):
+        page_begin = number * PAGE_TOKENS
+        first, last = max(begin, page_begin), min(end, page_begin + PAGE_TOKENS)
+        slots = cache.pages[number][layer][:, :, first - page_begin : last - page_begin]
+        slots.copy_(new_2Knd[:, :, first - begin : last - begin])
+
+
+def _attend(cache: KVCache, layer: int, q_nHd: Tensor) -> Tensor:
+    all_2KSd = torch.cat([page[layer] for page in cache.pages], dim=2)[:, :, : cache.length + len(q_nHd)]
     keys_SKd, values_SKd = all_2KSd.transpose(1, 2)
-    return ops.attention(q_THd, keys_SKd, values_SKd)
+    return ops.attention(q_nHd, keys_SKd, values_SKd)

@@ -7,6 +7,8 @@ values as torch reads them. Who gets how many pages is not decided here.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,15 +17,25 @@ from qwen3.ops.paged import PAGE_TOKENS, PageLayout
 
 
 class PagePool:
-    """Makes pages on demand and hands out freed ones again. `layout` is None for torch's pages."""
+    """Makes pages on demand and hands out freed ones again.
+
+    `layout` is None for torch's pages; `dtype` is that of the keys and values that are written, however they are kept.
+    """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device, kv_format: str | None) -> None:
         """`kv_format` is one of `ops.paged.KV_FORMATS` for a packed model; None makes pages of `dtype` for torch."""
         shape = (config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
         self.layout = None if kv_format is None else PageLayout(kv_format, *shape)
         self._torch_shape = (shape[0], 2, shape[1], PAGE_TOKENS, shape[2])
-        self._dtype, self._device = dtype, device
+        self.dtype, self._device = dtype, device
         self._free: list[Tensor] = []
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Memory that a position takes in all layers."""
+        if self.layout is not None:
+            return self.layout.page_bytes / PAGE_TOKENS
+        return math.prod(self._torch_shape) * self.dtype.itemsize / PAGE_TOKENS
 
     def take(self) -> Tensor:
         """A page with anything in it: uint8 bytes of the layout, or [layers, 2, K, 32, d] for torch."""
@@ -31,7 +43,7 @@ class PagePool:
             return self._free.pop()
         if self.layout is not None:
             return self.layout.new_page()
-        return torch.empty(self._torch_shape, dtype=self._dtype, device=self._device)
+        return torch.empty(self._torch_shape, dtype=self.dtype, device=self._device)
 
     def give_back(self, pages: list[Tensor]) -> None:
         self._free += pages

@@ -31,7 +31,7 @@ class Engine:
     def __init__(self, model: Qwen3, kv_format: str = "bfloat16") -> None:
         """`kv_format`, one of KV_FORMATS, is how a packed model keeps keys and values; others keep their dtype."""
         self._model = model
-        self._pool = PagePool(model.config, model.dtype, model.device, kv_format if model.is_packed else None)
+        self.pool = PagePool(model.config, model.dtype, model.device, kv_format if model.is_packed else None)
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
 
@@ -54,7 +54,8 @@ class Engine:
         """Advance every running request by one prefill chunk or one token."""
         while self._waiting and len(self._running) < MAX_RUNNING:
             request = self._waiting.popleft()
-            request.cache = KVCache(self._pool)
+            if request.cache is None:
+                request.cache = KVCache(self.pool)
             self._running.append(request)
         for requests in self._passes():
             self._advance(requests)
@@ -63,7 +64,7 @@ class Engine:
     @torch.inference_mode()
     def hidden(self, token_ids: Sequence[int]) -> Tensor:
         """Hidden states [T, D] of a text of its own, in passes as a request's prompt takes them."""
-        cache = KVCache(self._pool)
+        cache = KVCache(self.pool)
         chunks = [token_ids[begin : begin + PREFILL_CHUNK] for begin in range(0, len(token_ids), PREFILL_CHUNK)]
         try:
             return torch.cat([self._forward([cache], [chunk]) for chunk in chunks])

@@ -36,6 +36,14 @@ class PackedVector:
     dtype = torch.float32
     device = torch.device("cpu")
 
+    @property
+    def shape(self) -> torch.Size:
+        return self.values.shape
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes
+
 
 def rms_norm(x: Tensor, weight_N: PackedVector, eps: float, *, instruction_set: str = FASTEST) -> Tensor:
     """Root-mean-square norm over the last axis, N a multiple of 16: [..., N] -> [..., N]."""

@@ -1,0 +1,95 @@
+"""Models with random weights made directly in their storage: to measure a shape without its checkpoint.
+
+The model is built without memory and each weight then gets its own, so a model takes what its weights take: 30B-A3B in
+4 bits fits in 24 GiB. The values have the spread of fresh weights (`initializer_range`), which keeps activations finite
+and of ordinary size. They come from one block of noise, repeated, because drawing billions of numbers takes minutes:
+good to measure speed and memory, useless to train from (`Qwen3.initialise` does that).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from qwen3.config import ModelConfig
+from qwen3.model.layers import Embedding, Linear, RMSNorm
+from qwen3.model.transformer import Qwen3
+from qwen3.model.transforms import pack_norms
+from qwen3.ops import PackedWeight
+
+RANDOM_WEIGHTS = {"int4": 4, "int8": 8, "bf16": None}
+"""Storages that `random_model` makes, with the bits of the packed ones."""
+
+# No power of two, so that neither the rows of a matrix nor its neighbours begin at the same place of the block.
+_BLOCK_BYTES = (4 << 20) - 94
+
+
+def random_model(config: ModelConfig, weights: str = "int4", group: int = 32, seed: int = 0) -> Qwen3:
+    """A model for inference on the CPU in the storage that `transforms.quantize_weights` gives, or all in bfloat16.
+
+    Args:
+        weights: 'int4' or 'int8' with a float16 scale for each `group` columns, or 'bf16'.
+        seed: the same seed gives the same weights.
+
+    Raises ValueError for other weights, or columns that do not divide into groups.
+    """
+    if weights not in RANDOM_WEIGHTS:
+        raise ValueError(f"random weights come as {', '.join(RANDOM_WEIGHTS)}, not {weights!r}")
+    bits = RANDOM_WEIGHTS[weights]
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.randn(_BLOCK_BYTES // 4, generator=generator) * config.initializer_range
+    values = {dtype: _Noise(draw.to(dtype)) for dtype in (torch.bfloat16, torch.float32)}
+    # Without the lowest quant, so that the mean is zero: otherwise sums over many columns drown what differs.
+    nibbles = torch.randint(1, 16, (2, _BLOCK_BYTES), dtype=torch.uint8, generator=generator)
+    quants = {
+        4: _Noise(nibbles[0] | nibbles[1] << 4),
+        8: _Noise(torch.randint(1, 256, (_BLOCK_BYTES,), dtype=torch.uint8, generator=generator)),
+    }
+    other_dtype = torch.bfloat16 if bits is None else torch.float32
+
+    with torch.device("meta"):
+        model = Qwen3(config).eval()
+    routers = {block.mlp.gate for block in model.model.layers if hasattr(block.mlp, "gate")}
+    for module in model.modules():
+        if isinstance(module, RMSNorm):
+            module.weight = _frozen(torch.ones(module.weight.shape, dtype=other_dtype))
+        elif isinstance(module, Linear | Embedding):
+            shape = module.weight.shape
+            if bits is None or module in routers:
+                module.weight = _frozen(values[other_dtype].fill(torch.empty(shape, dtype=other_dtype)))
+            else:
+                is_lookup = isinstance(module, Embedding) and not config.tie_word_embeddings
+                own_bits = 8 if is_lookup else bits
+                packed = PackedWeight.empty(*shape, f"int{own_bits}-g{group}")
+                quants[own_bits].fill(packed.quants)
+                # Over the standard deviation of a uniform draw from all other quants.
+                num_quants = 2**own_bits - 1
+                packed.scales.view(torch.float16).fill_(config.initializer_range / math.sqrt((num_quants**2 - 1) / 12))
+                del module.weight
+                module.weight = packed
+    if bits is not None:
+        pack_norms(model)
+    return model
+
+
+class _Noise:
+    """A block of random values that is handed out again and again, each time from where the last one ended."""
+
+    def __init__(self, block: Tensor) -> None:
+        self._block, self._next = block, 0
+
+    def fill(self, tensor: Tensor) -> Tensor:
+        """Overwrites a contiguous tensor of the block's dtype, and returns it."""
+        flat, begin = tensor.view(-1), 0
+        while begin < len(flat):
+            piece = self._block[self._next : self._next + len(flat) - begin]
+            flat[begin : begin + len(piece)] = piece
+            begin += len(piece)
+            self._next = (self._next + len(piece)) % len(self._block)
+        return tensor
+
+
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
