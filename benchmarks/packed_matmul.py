@@ -25,6 +25,7 @@ QWEN3_4B = {
     "down": (2560, 9728, 36),
     "head": (151936, 2560, 1),
 }
+FLOATS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 MEGABYTES = 192  # of weights that take turns
 
 
@@ -39,6 +40,8 @@ def random_weight(num_rows: int, num_columns: int, format: str) -> packed.Packed
     weight = packed.PackedWeight.empty(num_rows, num_columns, format)
     weight.quants.random_(0, 256)
     weight.scales.fill_(0x21)  # 0.01 in fp16
+    if weight.format in FLOATS:  # any bits would make infinities, and numbers so small that they slow a CPU down
+        weight.quants.view(FLOATS[weight.format]).uniform_(-1, 1)
     return weight
 
 

@@ -100,8 +100,8 @@ using QuantizeToken = void(const TokenSource& source, size_t num_columns, size_t
 // Writes one token of TokenBlock::values, from the pointer on: float32, rounded nowhere.
 using FloatToken = void(const TokenSource& source, size_t num_columns, size_t num_tokens, float* values);
 
-// Quantizes one row of weights for kInt4 or kInt8: unsigned quants, one byte each, in column order, and fp16 scales. False if
-// a weight is not finite or a scale exceeds fp16's range.
+// Quantizes one row of weights for kInt4 or kInt8: unsigned quants, one byte each, in column order, and fp16 scales.
+// False if a weight is not finite or a scale exceeds fp16's range.
 using QuantizeRow = bool(const void* weight_K, bool is_bf16, size_t num_columns, int bits, size_t scale_columns,
                          uint8_t* quants_K, uint16_t* scales_G);
 

@@ -37,10 +37,7 @@ void for_each_panel(const PackedMatrix& to, Fill&& fill) {
     uint8_t* panel_scales = to.scales + index * to.panel_scales();
     // Rows beyond the last weigh nothing: their scales are zero.
     const size_t num_rows = std::min(kPanelRows, to.num_rows - index * kPanelRows);
-    if (num_rows < kPanelRows) {
-      memset(panel_quants, 0, to.panel_quants());
-      memset(panel_scales, 0, to.panel_scales());
-    }
+    if (num_rows < kPanelRows) clear_panel(to, index);
     std::vector<uint8_t> quants_K(K);
     std::vector<uint16_t> scales_G(G);
     for (size_t row = 0; row < num_rows; ++row) {
@@ -90,6 +87,11 @@ void store(const float* y_16, size_t count, const char* residual, char* y, Preci
 }
 
 }  // namespace
+
+void clear_panel(const PackedMatrix& matrix, size_t index) {
+  std::fill_n(matrix.quants + index * matrix.panel_quants(), matrix.panel_quants(), uint8_t{0});
+  std::fill_n(matrix.scales + index * matrix.panel_scales(), matrix.panel_scales(), uint8_t{0});
+}
 
 bool pack(const Kernels& kernels, const void* weight_NK, Precision precision, const PackedMatrix& to) {
   const size_t row_bytes = to.num_columns * bytes_of(precision);

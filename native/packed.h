@@ -58,6 +58,9 @@ struct Activations {
 
 enum class Precision : int { kFloat32, kBfloat16 };
 
+// Fills a panel with zeros, for rows beyond the last: they weigh nothing.
+void clear_panel(const PackedMatrix& matrix, size_t index);
+
 // Quantizes to 4 or 8 bits. False if a weight is not finite or too large for an fp16 scale; the result is then of no
 // use.
 bool pack(const Kernels& kernels, const void* weight_NK, Precision precision, const PackedMatrix& to);

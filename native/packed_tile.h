@@ -2,19 +2,19 @@
 //
 // A struct V of primitives has
 //   kRowsPerVector, kMaxSums (of several vectors side by side that fit the registers);
-//   Floats: a vector with a lane for each of kRowsPerVector rows, with zero, broadcast(float), integer(int32), constant, plus,
-//   multiply, fma, store;
+//   Floats: a vector with a lane for each of kRowsPerVector rows, with zero, constant, broadcast(float), integer(int32),
+//   plus, multiply, fma, store;
 //   fp16, bf16, fp32, bytes (unsigned), signed_bytes: Floats from the kRowsPerVector values of that kind at an address;
-//   prefetch(address);
-//   Bytes: a vector of kRowsPerVector * 4 bytes, with load, low_nibbles, high_nibbles, and with_high_bits(nibbles, bits,
-//   from, mask): the bits of `mask`, which in `bits` begin at bit `from`, added from bit 4 on.
+//   Bytes: a vector of kRowsPerVector * 4 bytes, with load, low_nibbles, high_nibbles, and with_high_bits(nibbles,
+//   bits, from, mask): the bits of `mask`, which in `bits` begin at bit `from`, added from bit 4 on;
+//   prefetch(address).
 // From it derives, for the integers, one that adds
-//   Sum, Weights; start(offset, shift), dot(sum, weights, four activations), finish(sum, offset, shift) -> float(the exact
-//   sum), where either start or finish adds offset * 2^shift;
+//   Sum, Weights; start(offset, shift), dot(sum, weights, four activations), finish(sum, offset, shift) -> float(the
+//   exact sum), where either start or finish adds offset * 2^shift;
 //   pin(sum), which may keep the compiler from moving the sum's instructions: left to itself it starts many sums ahead
 //   and runs out of registers. Read the disassembly after any change.
-// NibbleGroups and ByteGroups below complete it; for the latter the instruction set says `unpack`, one vector of weights
-// from a unit, and the shift of the offset.
+// NibbleGroups and ByteGroups below complete it; for the latter the instruction set says `unpack`, one vector of
+// weights from a unit, and the shift of the offset.
 #pragma once
 
 #include <stddef.h>

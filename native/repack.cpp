@@ -225,10 +225,7 @@ bool repack(const std::string& block_type, const uint8_t* blocks_NB, const Packe
   std::atomic<bool> is_good{true};
   parallel_for(num_panels, [&](size_t i) {
     const size_t index = first_panel + i, num_rows = std::min(kPanelRows, to.num_rows - index * kPanelRows);
-    if (num_rows < kPanelRows) {
-      memset(to.quants + index * to.panel_quants(), 0, to.panel_quants());
-      memset(to.scales + index * to.panel_scales(), 0, to.panel_scales());
-    }
+    if (num_rows < kPanelRows) clear_panel(to, index);
     if (!type->repack(blocks_NB + i * kPanelRows * row_bytes, num_rows, to, index)) is_good = false;
   });
   return is_good;

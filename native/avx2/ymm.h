@@ -54,7 +54,9 @@ struct Ymm {
   }
   static void pin(Sum& sum) { __asm__ volatile("" : "+x"(sum)); }
   // Past the end it is harmless.
-  static void prefetch(const uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at) + kBytesAhead, _MM_HINT_T0); }
+  static void prefetch(const uint8_t* at) {
+    _mm_prefetch(reinterpret_cast<const char*>(at) + kBytesAhead, _MM_HINT_T0);
+  }
 };
 
 }  // namespace

@@ -39,7 +39,9 @@ struct Zmm {
     return _mm512_ternarylogic_epi32(nibbles, shifted, _mm512_set1_epi8(mask << 4), 0xf8);  // a | (b & c)
   }
   // Past the end it is harmless.
-  static void prefetch(const uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at) + kBytesAhead, _MM_HINT_T0); }
+  static void prefetch(const uint8_t* at) {
+    _mm_prefetch(reinterpret_cast<const char*>(at) + kBytesAhead, _MM_HINT_T0);
+  }
 };
 
 struct Vnni : Zmm {

@@ -65,7 +65,12 @@ struct Dot : Neon {
 template <int kHighBits>
 struct Nibbles : NibbleGroups<Dot, kHighBits> {};
 
-struct Bytes8 : ByteGroups<Dot> {
+// Those of 8 bits lose their offset when they are unpacked.
+struct Signed : Dot {
+  static Sum start(int32_t, int) { return vdupq_n_s32(0); }
+};
+
+struct Bytes8 : ByteGroups<Signed> {
   static constexpr int kShift = 0;  // not used: the weights are signed
   static void unpack(const uint8_t* group, int unit, Weights* weights) {
     weights[0] = veorq_s8(load(group + 64 * unit), vdupq_n_s8(-128));

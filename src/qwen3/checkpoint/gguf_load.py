@@ -93,9 +93,9 @@ def _packed_weights(file: GGUFFile, stored: Mapping[str, FusedTensor]) -> dict[s
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Rows of a parameter from `first_row` on, and their blocks, uint8 [rows, bytes of a row], of tensor `tensor`."""
+    """Rows of a parameter from `first_row` on, and their blocks, uint8 [rows, bytes of a row], of tensor `what`."""
 
-    tensor: str
+    what: str
     parameter: str
     type: str
     blocks: np.ndarray
@@ -107,7 +107,7 @@ class _Chunk:
             try:
                 repack(self.type, self.blocks, self.target, self.first_row)
             except ValueError as error:
-                raise GGUFError(f"tensor {self.tensor}: {error}: the file is damaged") from None
+                raise GGUFError(f"{self.what}: {error}: the file is damaged") from None
         else:
             values = torch.from_numpy(dequantize(self.blocks, self.type))
             target = self.target[self.first_row : self.first_row + len(self.blocks)]
@@ -137,7 +137,7 @@ def _chunks(
 ) -> Iterator[_Chunk]:
     """All of the file, in the order of its bytes, which is the order in which disks are fast."""
     for name, tensor in file.tensors.items():
-        columns = tensor.shape[-1]
+        what, columns = f"{file.path}: tensor {name}", tensor.shape[-1]
         blocks = file.read(name).reshape(tensor.num_values // columns, -1)
         parts = stored[name].parts
         for part, part_blocks in zip(parts, np.split(blocks, len(parts)), strict=True):
@@ -146,4 +146,4 @@ def _chunks(
                 target = target.view(-1, columns)
             step = -(-_CHUNK_VALUES // columns // PANEL_ROWS) * PANEL_ROWS
             for first in range(0, len(part_blocks), step):
-                yield _Chunk(name, part, tensor.type, part_blocks[first : first + step], target, first)
+                yield _Chunk(what, part, tensor.type, part_blocks[first : first + step], target, first)

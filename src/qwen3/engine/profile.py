@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def timed(functions: Iterable[tuple[ModuleType | type, str]]) -> Iterator[dict[str, float]]:
-    """Within, each named function of a module or class is timed; yields its seconds by name, which grow with every call.
+    """Within, each named function of a module or class is timed; yields its seconds by name, which grow.
 
     A class whose `__call__` it is goes by its own name.
 

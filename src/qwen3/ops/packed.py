@@ -171,13 +171,12 @@ def repack(block_type: str, blocks: np.ndarray, packed: PackedWeight, first_row:
     Raises:
         ValueError: an argument is not as said, or a scale or a float is infinite or NaN.
     """
-    num_rows, num_columns = packed.shape
-    count = len(blocks)
-    block = BLOCK_TYPES[block_type]
-    is_whole = first_row + count == num_rows or (first_row + count < num_rows and count % PANEL_ROWS == 0)
-    if REPACKED.get(block_type) != packed.format or first_row % PANEL_ROWS or not is_whole:
+    (num_rows, num_columns), count = packed.shape, len(blocks)
+    end = first_row + count
+    is_whole = first_row % PANEL_ROWS == 0 and (end == num_rows or end % PANEL_ROWS == 0)
+    if REPACKED.get(block_type) != packed.format or not is_whole or not 0 <= first_row <= end <= num_rows:
         raise ValueError(f"{count} rows of {block_type} do not fit row {first_row} of {num_rows} in {packed.format}")
-    row_bytes = num_columns // block.num_values * block.num_bytes
+    row_bytes = num_columns // BLOCK_TYPES[block_type].num_values * BLOCK_TYPES[block_type].num_bytes
     if blocks.dtype != np.uint8 or blocks.shape != (count, row_bytes) or not blocks.flags.c_contiguous:
         raise ValueError(f"the blocks must be contiguous uint8 {[count, row_bytes]}, not {blocks.dtype} {blocks.shape}")
     panels = (first_row // PANEL_ROWS, -(-count // PANEL_ROWS))
