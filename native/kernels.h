@@ -69,22 +69,30 @@ struct TokenSource {
 using QuantizeToken = void(const TokenSource& source, size_t num_columns, size_t num_tokens, int8_t* quants,
                            float* scales, int32_t* offsets);
 
-// Quantizes one row of weights: unsigned quants as in Panel, one byte each, in column order, and fp16 scales. False if
-// a weight is not finite or a scale exceeds fp16's range.
-using QuantizeRow = bool(const void* weight_K, bool is_bf16, size_t num_columns, int bits, size_t scale_columns,
-                         uint8_t* quants_K, uint16_t* scales_G);
+// Up to 16 rows of a weight matrix in a type that files have, one after the other.
+struct WeightRows {
+  enum Type : int { kFloat32, kBfloat16, kFloat16 };
+  Type type;
+  const void* values;
+  size_t num_rows;
+};
+
+// Quantizes 16 rows of weights into a panel: quants and fp16 scales as Panel says; rows that are not there become
+// zeros. False if a weight is not finite or a scale exceeds fp16's range.
+using PackPanel = bool(const WeightRows& rows, size_t num_columns, int bits, size_t scale_columns, uint8_t* quants,
+                       uint16_t* scales);
 
 namespace generic {
 MatvecBf16 matvec_bf16;
 MatmulPanel matmul_int4, matmul_int8;
 QuantizeToken quantize_token;
-QuantizeRow quantize_row;
+PackPanel pack_panel;
 }  // namespace generic
 namespace avx2 {
 MatvecBf16 matvec_bf16;
 MatmulPanel matmul_int4, matmul_int8;
 QuantizeToken quantize_token;
-QuantizeRow quantize_row;
+PackPanel pack_panel;
 }  // namespace avx2
 namespace avx_vnni {
 MatmulPanel matmul_int4, matmul_int8;
@@ -92,7 +100,7 @@ MatmulPanel matmul_int4, matmul_int8;
 namespace avx512 {
 MatvecBf16 matvec_bf16;
 QuantizeToken quantize_token;
-QuantizeRow quantize_row;
+PackPanel pack_panel;
 }  // namespace avx512
 namespace avx512_vnni {
 MatmulPanel matmul_int4, matmul_int8;
@@ -100,7 +108,7 @@ MatmulPanel matmul_int4, matmul_int8;
 namespace neon {
 MatvecBf16 matvec_bf16;
 QuantizeToken quantize_token;
-QuantizeRow quantize_row;
+PackPanel pack_panel;
 }  // namespace neon
 namespace neon_dotprod {
 MatmulPanel matmul_int4, matmul_int8;
@@ -113,7 +121,7 @@ struct Kernels {
   size_t tile_tokens;  // tokens that a matmul kernel takes at once
   MatmulPanel *matmul_int4, *matmul_int8;
   QuantizeToken* quantize_token;
-  QuantizeRow* quantize_row;
+  PackPanel* pack_panel;
 };
 
 struct KernelTables {

@@ -29,6 +29,7 @@ _PLACES = {name: place for place, name in enumerate(native.available_instruction
 _FASTEST = native.instruction_set()
 _PLAIN, _NORM, _SWIGLU = range(3)  # TokenSource::Kind
 _FLOATS = (torch.float32, torch.bfloat16)
+_STORED = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # WeightRows::Type
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,21 +80,20 @@ class PackedWeight:
 def pack(weight_NK: Tensor, bits: int = 4, group: int = 32, *, instruction_set: str = _FASTEST) -> PackedWeight:
     """Quantizes and packs a weight, on all threads.
 
-    Four bits hold (q - 8) * scale with q in 0..15: the scale is Q4_0's or one near it with a smaller squared error.
+    Four bits hold (q - 8) * scale with q in 0..15 and a scale near Q4_0's that has a smaller squared error.
     Eight bits hold q * scale with q in -127..127 and scale amax / 127.
 
     Args:
-        weight_NK: float32 or bfloat16 [N, K], contiguous, on the CPU; K a multiple of `group`.
+        weight_NK: float32, bfloat16 or float16 [N, K], contiguous, on the CPU; K a multiple of `group`.
 
     Raises:
         ValueError: an argument is not as said, or a weight is infinite, NaN, or too large for a float16 scale.
     """
     if weight_NK.ndim != 2:
         raise ValueError(f"need a weight [N, K], got {list(weight_NK.shape)}")
-    _check("weight", weight_NK, _FLOATS, weight_NK.shape)
+    _check("weight", weight_NK, tuple(_STORED), weight_NK.shape)
     packed = PackedWeight.empty(*weight_NK.shape, bits, group)
-    is_bf16 = weight_NK.dtype == torch.bfloat16
-    if not _native.pack(_place(instruction_set), packed._matrix, weight_NK.data_ptr(), is_bf16):
+    if not _native.pack(_place(instruction_set), packed._matrix, weight_NK.data_ptr(), _STORED[weight_NK.dtype]):
         raise ValueError("the weight has a value that is infinite, NaN, or too large for a float16 scale")
     return packed
 
