@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "qwen3.ops": {"qwen3._native"},
     "qwen3.model": {"qwen3.ops"} | CONFIG,
     "qwen3.checkpoint": CONFIG,
-    "qwen3.checkpoint.load": {"qwen3.model"} | CONFIG,
+    "qwen3.checkpoint.load": {"qwen3.model", "qwen3.ops"} | CONFIG,
     "qwen3.checkpoint.gguf_load": {"qwen3.model", "qwen3.quant.blocks"},
     "qwen3.engine": {"qwen3.model", "qwen3.ops"} | CONFIG,
     "qwen3.engine.llm": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,

@@ -1,35 +1,79 @@
-"""Changes to a model after it is built or loaded: today, packing its matrices into 4 or 8 bits.
+"""Changes to a model after it is built: today, packing its matrices into 4 or 8 bits for the native kernels.
 
 The model file knows nothing of them: a transform replaces weights, and the operations choose by the weights' type.
+`packed_forms` says how each parameter is stored, so that loading can pack a file's tensors without ever holding the
+model as it was (`checkpoint.load`), and `quantize_weights` packs a model that is in memory.
 """
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from qwen3.model.layers import Embedding, Linear, RMSNorm
+import torch
+from torch import Tensor, nn
+
+from qwen3.model.layers import Embedding, Linear
 from qwen3.model.transformer import Qwen3
+from qwen3.ops import Weight
 from qwen3.ops.packed import pack
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Bits of each weight, 4 or 8, and how many columns share a float16 scale: 32, 64 or 128."""
+
+    bits: int
+    group: int = 32
+
+
+PACKINGS = {"int8": Packing(8), "int4": Packing(4)}
+"""By the names that users know."""
+
+
+def packed_forms(model: Qwen3, packing: Packing) -> dict[str, Packing | None]:
+    """How each parameter, by name, is stored in a packed model; None stands for float32.
+
+    Projections, experts and the head follow `packing`, a tied embedding with them; an embedding of its own takes 8
+    bits. Routers and norms become float32, as do the activations. The model may be on the meta device.
+    """
+    routers = {block.mlp.gate for block in model.model.layers if hasattr(block.mlp, "gate")}
+    forms: dict[str, Packing | None] = {}
+    for owner, module in model.named_modules():
+        if isinstance(module, Linear) and module not in routers:
+            form = packing
+        elif isinstance(module, Embedding):
+            form = packing if model.config.tie_word_embeddings else Packing(8, packing.group)
+        else:
+            form = None
+        forms |= {f"{owner}.{name}": form for name, _ in module.named_parameters(recurse=False)}
+    return forms
+
+
+def replace_weights(model: Qwen3, weights: Iterable[tuple[str, Weight]]) -> None:
+    """Put weights that have the forms of `packed_forms` in the place of the parameters they are named after.
+
+    The model can then be run but not trained. A dense model's rows no longer depend on one another
+    (`has_independent_rows`); a sparse one's still do, because its routers are torch's products.
+    """
+    for name, weight in weights:
+        owner, _, attribute = name.rpartition(".")
+        module = model.get_submodule(owner)
+        delattr(module, attribute)
+        setattr(module, attribute, nn.Parameter(weight, requires_grad=False) if isinstance(weight, Tensor) else weight)
+    model.has_independent_rows = not model.config.is_moe
 
 
 @torch.no_grad()
 def quantize_weights(model: Qwen3, bits: int, group: int = 32) -> None:
     """Pack every matrix of a CPU model for the native kernels, in place, each freed as it is replaced.
 
-    Projections, experts and the head take `bits` (4 or 8) with a float16 scale for each `group` columns, a tied
-    embedding with them; an embedding of its own takes 8. Routers and norms become float32, as do the activations.
-    The model can then be run but not trained. A dense model's rows no longer depend on one another
-    (`has_independent_rows`); a sparse one's still do, because its routers are torch's products.
-
     Raises ValueError for a matrix whose columns do not divide into groups.
     """
-    routers = {block.mlp.gate for block in model.model.layers if hasattr(block.mlp, "gate")}
-    for module in model.modules():
-        if isinstance(module, RMSNorm) or module in routers:
-            module.weight.data = module.weight.data.float()
-        elif isinstance(module, Linear | Embedding):
-            is_lookup = isinstance(module, Embedding) and not model.config.tie_word_embeddings
-            packed = pack(module.weight.detach().contiguous(), 8 if is_lookup else bits, group)
-            del module.weight
-            module.weight = packed
-    model.has_independent_rows = not model.config.is_moe
+
+    def stored(name: str, form: Packing | None) -> Weight:
+        weight = model.get_parameter(name).detach()
+        return weight.float() if form is None else pack(weight.contiguous(), form.bits, form.group)
+
+    forms = packed_forms(model, Packing(bits, group))
+    replace_weights(model, ((name, stored(name, form)) for name, form in forms.items()))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from qwen3.ops.native import _native
 
 GROUPS = (32, 64, 128)
 
-_PANEL_ROWS = 16
+PANEL_ROWS = 16
 _PLACES = {name: place for place, name in enumerate(native.available_instruction_sets())}
 _FASTEST = native.instruction_set()
 _PLAIN, _NORM, _SWIGLU = range(3)  # TokenSource::Kind
@@ -54,9 +54,9 @@ class PackedWeight:
                 f"a weight {[num_rows, num_columns]} does not divide into groups of {self.group} columns; "
                 f"choose another group of {GROUPS} or keep it unquantized"
             )
-        panels = -(-num_rows // _PANEL_ROWS)
-        _check("quants", self.quants, (torch.uint8,), (panels, _PANEL_ROWS * num_columns * self.bits // 8))
-        _check("scales", self.scales, (torch.float16,), (panels, num_columns // self.group, _PANEL_ROWS))
+        panels = -(-num_rows // PANEL_ROWS)
+        _check("quants", self.quants, (torch.uint8,), (panels, PANEL_ROWS * num_columns * self.bits // 8))
+        _check("scales", self.scales, (torch.float16,), (panels, num_columns // self.group, PANEL_ROWS))
         matrix = _native.packed_matrix(
             self.quants.data_ptr(), self.scales.data_ptr(), num_rows, num_columns, self.bits, self.group
         )
@@ -65,9 +65,9 @@ class PackedWeight:
     @classmethod
     def empty(cls, num_rows: int, num_columns: int, bits: int, group: int) -> PackedWeight:
         """Memory for a packed weight, in huge pages where the system has them, with nothing written in it."""
-        panels = -(-num_rows // _PANEL_ROWS)
-        quants = torch.empty(panels, _PANEL_ROWS * num_columns * bits // 8, dtype=torch.uint8)
-        scales = torch.empty(panels, num_columns // max(group, 1), _PANEL_ROWS, dtype=torch.float16)
+        panels = -(-num_rows // PANEL_ROWS)
+        quants = torch.empty(panels, PANEL_ROWS * num_columns * bits // 8, dtype=torch.uint8)
+        scales = torch.empty(panels, num_columns // max(group, 1), PANEL_ROWS, dtype=torch.float16)
         for tensor in (quants, scales):
             _native.advise_huge_pages(tensor.data_ptr(), tensor.nbytes)
         return cls(quants, scales, (num_rows, num_columns), bits, group)
@@ -75,6 +75,14 @@ class PackedWeight:
     @property
     def nbytes(self) -> int:
         return self.quants.nbytes + self.scales.nbytes
+
+    def rows(self, begin: int, end: int) -> PackedWeight:
+        """Rows [begin, end) in the same memory; both are multiples of 16, or `end` is the last row's."""
+        if begin % PANEL_ROWS or (end % PANEL_ROWS and end != self.shape[0]) or not 0 <= begin < end <= self.shape[0]:
+            raise ValueError(f"rows {begin} to {end} of {self.shape[0]} are not whole panels of {PANEL_ROWS}")
+        panels = slice(begin // PANEL_ROWS, -(-end // PANEL_ROWS))
+        shape = (end - begin, self.shape[1])
+        return replace(self, quants=self.quants[panels], scales=self.scales[panels], shape=shape)
 
 
 def pack(weight_NK: Tensor, bits: int = 4, group: int = 32, *, instruction_set: str = _FASTEST) -> PackedWeight:
@@ -91,11 +99,16 @@ def pack(weight_NK: Tensor, bits: int = 4, group: int = 32, *, instruction_set: 
     """
     if weight_NK.ndim != 2:
         raise ValueError(f"need a weight [N, K], got {list(weight_NK.shape)}")
-    _check("weight", weight_NK, tuple(_STORED), weight_NK.shape)
     packed = PackedWeight.empty(*weight_NK.shape, bits, group)
+    pack_into(packed, weight_NK, instruction_set=instruction_set)
+    return packed
+
+
+def pack_into(packed: PackedWeight, weight_NK: Tensor, *, instruction_set: str = _FASTEST) -> None:
+    """`pack` into memory that is there already, such as some rows of a larger weight (`PackedWeight.rows`)."""
+    _check("weight", weight_NK, tuple(_STORED), packed.shape)
     if not _native.pack(_place(instruction_set), packed._matrix, weight_NK.data_ptr(), _STORED[weight_NK.dtype]):
         raise ValueError("the weight has a value that is infinite, NaN, or too large for a float16 scale")
-    return packed
 
 
 def pack_quantized(quants_NK: Tensor, scales_NG: Tensor, bits: int) -> PackedWeight:
