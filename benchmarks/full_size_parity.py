@@ -22,8 +22,8 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 
 from qwen3.checkpoint.load import load_model
 from qwen3.config import ModelConfig
-from qwen3.engine.attend import CachedAttend
-from qwen3.engine.cache import KVCache
+from qwen3.engine.attend import cached_attend
+from qwen3.engine.cache import KVCache, PagePool
 from qwen3.model import Qwen3
 
 
@@ -86,11 +86,11 @@ def decode_with_transformers(directory: Path, prompts: list[torch.Tensor], steps
 @torch.inference_mode()
 def greedy_choices(model: Qwen3, prompt: torch.Tensor, tokens: list[int]) -> list[int]:
     """The most likely token at each step, when the steps before it went as in `tokens`."""
-    cache = KVCache(model.config, model.dtype, torch.device("cpu"))
+    cache = KVCache(PagePool(model.config, model.dtype, torch.device("cpu"), None))
     choices = []
     for chunk in (prompt[0], *torch.tensor(tokens[:-1]).split(1)):
         positions = torch.arange(cache.length, cache.length + len(chunk))
-        hidden = model(chunk, positions, CachedAttend([cache], [len(chunk)]))
+        hidden = model(chunk, positions, cached_attend([cache], [len(chunk)]))
         cache.advance(len(chunk))
         choices.append(int(model.logits(hidden[-1:]).argmax()))
     return choices

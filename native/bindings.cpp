@@ -5,6 +5,7 @@
 
 #include <stdexcept>
 
+#include "attention.h"
 #include "cpu.h"
 #include "kernels.h"
 #include "packed.h"
@@ -101,12 +102,59 @@ void quantize(size_t place, int kind, bool is_bf16, uintptr_t x, uintptr_t up, u
   qwen3::quantize(kernels, source, activations_at(kernels, buffer, num_tokens, num_columns));
 }
 
-void matmul(size_t place, const qwen3::PackedMatrix& matrix, uintptr_t buffer, size_t num_tokens, uintptr_t y_MN,
-            bool is_bf16) {
+void matmul(size_t place, const qwen3::PackedMatrix& matrix, uintptr_t buffer, size_t num_tokens,
+            uintptr_t residual_MN, uintptr_t y_MN, bool is_bf16) {
   const qwen3::Kernels& kernels = kernels_at(place);
   const nb::gil_scoped_release release;
   qwen3::matmul(kernels, matrix, activations_at(kernels, buffer, num_tokens, matrix.num_columns),
-                reinterpret_cast<void*>(y_MN), precision_of(is_bf16));
+                reinterpret_cast<const void*>(residual_MN), reinterpret_cast<void*>(y_MN), precision_of(is_bf16));
+}
+
+const float* floats(uintptr_t address) { return reinterpret_cast<const float*>(address); }
+
+qwen3::CacheShape cache_shape(int format, size_t num_layers, size_t num_kv_heads, size_t head_dim) {
+  return {static_cast<qwen3::KvFormat>(format), num_layers, num_kv_heads, head_dim};
+}
+
+// `pages` of each sequence, tokens that the cache holds of it, and new tokens.
+qwen3::AttentionStep attention_step(size_t place, const qwen3::CacheShape& shape,
+                                    std::vector<std::vector<uintptr_t>> pages, const std::vector<size_t>& starts,
+                                    const std::vector<size_t>& counts) {
+  std::vector<qwen3::AttentionStep::Sequence> sequences;
+  for (size_t i = 0; i < pages.size(); ++i) {
+    sequences.push_back({std::move(pages[i]), starts.at(i), counts.at(i)});
+  }
+  return {kernels_at(place), shape, std::move(sequences)};
+}
+
+void write_kv(const qwen3::AttentionStep& step, size_t layer, uintptr_t k_TKd, uintptr_t v_TKd) {
+  const nb::gil_scoped_release release;
+  step.write(layer, floats(k_TKd), floats(v_TKd));
+}
+
+void attend(qwen3::AttentionStep& step, size_t layer, size_t num_heads, uintptr_t q_THd, uintptr_t out_THd) {
+  const nb::gil_scoped_release release;
+  step.attend(layer, num_heads, floats(q_THd), reinterpret_cast<float*>(out_THd));
+}
+
+// Both queries and keys in one call.
+void qk_norm_rope(size_t place, uintptr_t q_THd, uintptr_t k_TKd, size_t num_tokens, size_t num_heads,
+                  size_t num_kv_heads, size_t head_dim, uintptr_t q_weight_d, uintptr_t k_weight_d, float eps,
+                  uintptr_t cos_Td, uintptr_t sin_Td, uintptr_t q_out, uintptr_t k_out) {
+  const qwen3::Kernels& kernels = kernels_at(place);
+  const nb::gil_scoped_release release;
+  qwen3::norm_rope(kernels, floats(q_THd), num_tokens, num_heads, head_dim, floats(q_weight_d), eps, floats(cos_Td),
+                   floats(sin_Td), reinterpret_cast<float*>(q_out));
+  qwen3::norm_rope(kernels, floats(k_TKd), num_tokens, num_kv_heads, head_dim, floats(k_weight_d), eps,
+                   floats(cos_Td), floats(sin_Td), reinterpret_cast<float*>(k_out));
+}
+
+void rms_norm(size_t place, uintptr_t x_TD, size_t num_tokens, size_t num_columns, uintptr_t weight_D, float eps,
+              uintptr_t out_TD) {
+  const qwen3::Kernels& kernels = kernels_at(place);
+  const nb::gil_scoped_release release;
+  qwen3::rms_norm(kernels, floats(x_TD), num_tokens, num_columns, floats(weight_D), eps,
+                  reinterpret_cast<float*>(out_TD));
 }
 
 void advise_huge_pages(uintptr_t address, size_t num_bytes) {
@@ -133,6 +181,16 @@ NB_MODULE(_native, module) {
   module.def("unpack_rows", &unpack_rows);
   module.def("quantize", &quantize);
   module.def("matmul", &matmul);
+
+  nb::class_<qwen3::CacheShape>(module, "CacheShape").def("page_bytes", &qwen3::CacheShape::page_bytes);
+  nb::class_<qwen3::AttentionStep>(module, "AttentionStep");
+  module.def("cache_shape", &cache_shape);
+  module.def("attention_step", &attention_step);
+  module.def("write_kv", &write_kv);
+  module.def("attend", &attend);
+  module.def("qk_norm_rope", &qk_norm_rope);
+  module.def("rms_norm", &rms_norm);
+
   module.def("advise_huge_pages", &advise_huge_pages);
   module.def("read_all", &read_all);
   module.def("num_threads", &qwen3::num_threads);

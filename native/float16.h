@@ -47,4 +47,6 @@ static inline uint16_t fp16_of_float(float value) {
   return static_cast<uint16_t>(sign | ((magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13));
 }
 
+static inline uint16_t fp16_of_any_float(float value) { return value != value ? 0x7e00 : fp16_of_float(value); }
+
 }  // namespace qwen3

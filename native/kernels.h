@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define QWEN3_UNROLL _Pragma("GCC unroll 16")
+
 namespace qwen3 {
 
 // y_N[n] = sum over k of weight_NK[n, k] * x_K[k], for n in [row_begin, row_end).
@@ -82,17 +84,77 @@ struct WeightRows {
 using PackPanel = bool(const WeightRows& rows, size_t num_columns, int bits, size_t scale_columns, uint8_t* quants,
                        uint16_t* scales);
 
+// Attention over a paged cache: docs/kernels.md draws a page and gives the reasons.
+constexpr size_t kPageTokens = 32;
+constexpr size_t kSplitTokens = 256;  // positions whose softmax is computed at once; splits start at multiples of it
+constexpr size_t kMaxAttentionRows = 64, kMaxHeadDim = 256;
+
+// In memory a head's page is keys [head_dim, 32], values [32, head_dim] and, in int8 only, float32 scales of the 32
+// keys and of the 32 values.
+enum class KvFormat : int { kFloat32, kBfloat16, kFloat16, kInt8 };
+
+// Puts one token's key and value into slot 0..31 of a head's page. The 16-bit formats round half to even; int8 is
+// round_half_even(x * (127 / amax)) with scale amax / 127, or 0 if amax < 1e-30, or NaN if a value is not finite.
+using WriteKv = void(KvFormat format, const float* k_d, const float* v_d, size_t head_dim, size_t slot,
+                     char* head_page);
+
+// One split of a sequence as some rows of queries see it: row r is head r % group of token r / group, and the first
+// token sees first_count >= 1 of the split's positions, each later one a position more, at most all.
+struct AttentionSplit {
+  const uintptr_t* pages;  // addresses of the split's pages
+  size_t head_offset;      // of this layer and key-value head in each of them
+  KvFormat format;
+  size_t head_dim;  // a multiple of 16, at most kMaxHeadDim
+  size_t group, first_count;
+
+  size_t count(size_t row) const {
+    const size_t count = first_count + row / group;
+    return count < kSplitTokens ? count : kSplitTokens;
+  }
+};
+
+// For each row, at most kMaxAttentionRows, over the positions j that it sees:
+//   score[j] = sum over i of q[i] * key[j][i]   from +0 by fma, in rising i
+//   maximum = the largest score (a NaN is no score); weight[j] = exp(score[j] - maximum)
+//   sum = sum of weight[j] in 16 lanes j % 16, then of lanes i and i + 8, + 4, + 2, + 1
+//   out[i] = sum over j of weight[j] * value[j][i]   from +0 by fma, in rising j
+// So a row's bits depend on no other row. exp is `exponential` in native/lanes.inc.
+using AttendSplit = void(const AttentionSplit& split, const float* q_Rd, size_t num_rows, float* maxima_R,
+                         float* sums_R, float* out_Rd);
+
+// Adds a later split to what the ones before it gave: with most = max(maximum, total_maximum), both parts are
+// multiplied by exp(their maximum - most) and added.
+using MergeSplit = void(const float* out_d, float maximum, float sum, size_t head_dim, float* total_d,
+                        float* total_maximum, float* total_sum);
+
+// out = (x * (1 / root mean square)) * weight, the squares summed in 16 lanes. num_columns is a multiple of 16.
+using RmsNorm = void(const float* x_d, size_t num_columns, const float* weight_d, float eps, float* out_d);
+
+// rms_norm of one head, then the rotation: x * cos + (-upper half, lower half) * sin. `out_d` is not x_d.
+using NormRope = void(const float* x_d, size_t head_dim, const float* weight_d, float eps, const float* cos_d,
+                      const float* sin_d, float* out_d);
+
+struct AttentionKernels {
+  WriteKv* write_kv;
+  AttendSplit* attend_split;
+  MergeSplit* merge_split;
+  RmsNorm* rms_norm;
+  NormRope* norm_rope;
+};
+
 namespace generic {
 MatvecBf16 matvec_bf16;
 MatmulPanel matmul_int4, matmul_int8;
 QuantizeToken quantize_token;
 PackPanel pack_panel;
+extern const AttentionKernels attention;
 }  // namespace generic
 namespace avx2 {
 MatvecBf16 matvec_bf16;
 MatmulPanel matmul_int4, matmul_int8;
 QuantizeToken quantize_token;
 PackPanel pack_panel;
+extern const AttentionKernels attention;
 }  // namespace avx2
 namespace avx_vnni {
 MatmulPanel matmul_int4, matmul_int8;
@@ -101,6 +163,7 @@ namespace avx512 {
 MatvecBf16 matvec_bf16;
 QuantizeToken quantize_token;
 PackPanel pack_panel;
+extern const AttentionKernels attention;
 }  // namespace avx512
 namespace avx512_vnni {
 MatmulPanel matmul_int4, matmul_int8;
@@ -109,6 +172,7 @@ namespace neon {
 MatvecBf16 matvec_bf16;
 QuantizeToken quantize_token;
 PackPanel pack_panel;
+extern const AttentionKernels attention;
 }  // namespace neon
 namespace neon_dotprod {
 MatmulPanel matmul_int4, matmul_int8;
@@ -122,6 +186,7 @@ struct Kernels {
   MatmulPanel *matmul_int4, *matmul_int8;
   QuantizeToken* quantize_token;
   PackPanel* pack_panel;
+  const AttentionKernels* attention;
 };
 
 struct KernelTables {

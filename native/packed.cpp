@@ -66,13 +66,17 @@ void for_each_panel(const PackedMatrix& to, Fill&& fill) {
 
 size_t bytes_of(Precision precision) { return precision == Precision::kFloat32 ? 4 : 2; }
 
-// One token's results from a panel into the row of y_MN where they belong; the panel may reach past the last row.
-void store(const float* y_16, size_t count, void* y_N, size_t first, Precision precision) {
+// One token's results from a panel to where they belong; the panel may reach past the last row.
+void store(const float* y_16, size_t count, const char* residual, char* y, Precision precision) {
   if (precision == Precision::kFloat32) {
-    memcpy(static_cast<float*>(y_N) + first, y_16, count * sizeof(float));
+    float sums[kPanelRows] = {};
+    if (residual) memcpy(sums, residual, count * sizeof(float));
+    for (size_t i = 0; i < kPanelRows; ++i) sums[i] = residual ? sums[i] + y_16[i] : y_16[i];
+    memcpy(y, sums, count * sizeof(float));
   } else {
-    uint16_t* to = static_cast<uint16_t*>(y_N) + first;
-    for (size_t i = 0; i < count; ++i) to[i] = bf16_of_float(y_16[i]);
+    const uint16_t* from = reinterpret_cast<const uint16_t*>(residual);
+    uint16_t* to = reinterpret_cast<uint16_t*>(y);
+    for (size_t i = 0; i < count; ++i) to[i] = bf16_of_float(from ? float_of_bf16(from[i]) + y_16[i] : y_16[i]);
   }
 }
 
@@ -134,22 +138,24 @@ void quantize(const Kernels& kernels, const TokenSource& first, const Activation
   });
 }
 
-void matmul(const Kernels& kernels, const PackedMatrix& matrix, const Activations& activations, void* y_MN,
-            Precision precision) {
+void matmul(const Kernels& kernels, const PackedMatrix& matrix, const Activations& activations,
+            const void* residual_MN, void* y_MN, Precision precision) {
   const auto kernel = matrix.bits == 4 ? kernels.matmul_int4 : kernels.matmul_int8;
   const size_t panels = panels_in_piece(matrix, activations);
-  const size_t row_bytes = matrix.num_rows * bytes_of(precision);
+  const size_t row_bytes = matrix.num_rows * bytes_of(precision), panel_bytes = kPanelRows * bytes_of(precision);
+  const char* residual = static_cast<const char*>(residual_MN);
   parallel_for(ceil_div(matrix.num_panels(), panels), [&](size_t piece) {
     const size_t begin = piece * panels, end = std::min(begin + panels, matrix.num_panels());
     for (size_t b = 0; b < activations.num_blocks(); ++b) {
       const TokenBlock block = activations.block(b);
-      char* y_N = static_cast<char*>(y_MN) + activations.first_token(b) * row_bytes;
       for (size_t p = begin; p < end; ++p) {
         alignas(64) float y_T16[kMaxTileTokens * kPanelRows];
         kernel(matrix.panel(p), block, y_T16);
         const size_t count = std::min(kPanelRows, matrix.num_rows - p * kPanelRows);
         for (size_t t = 0; t < block.num_tokens; ++t) {
-          store(y_T16 + t * kPanelRows, count, y_N + t * row_bytes, p * kPanelRows, precision);
+          const size_t place = (activations.first_token(b) + t) * row_bytes + p * panel_bytes;
+          store(y_T16 + t * kPanelRows, count, residual ? residual + place : nullptr,
+                static_cast<char*>(y_MN) + place, precision);
         }
       }
     }

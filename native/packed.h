@@ -59,9 +59,9 @@ void unpack_rows(const PackedMatrix& matrix, const int64_t* rows, size_t num_row
 // `first` describes token 0; x and up advance by K values a token.
 void quantize(const Kernels& kernels, const TokenSource& first, const Activations& to);
 
-// y_MN = activations [M, K] times the matrix's transpose.
-void matmul(const Kernels& kernels, const PackedMatrix& matrix, const Activations& activations, void* y_MN,
-            Precision precision);
+// y_MN = activations [M, K] times the matrix's transpose, and residual_MN added if it is not null.
+void matmul(const Kernels& kernels, const PackedMatrix& matrix, const Activations& activations,
+            const void* residual_MN, void* y_MN, Precision precision);
 
 // Asks for huge pages in a region; nothing happens where the system has none to give.
 void advise_huge_pages(void* address, size_t num_bytes);

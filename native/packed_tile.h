@@ -15,8 +15,6 @@
 
 #include "kernels.h"
 
-#define QWEN3_UNROLL _Pragma("GCC unroll 16")
-
 namespace qwen3 {
 
 // kTokens tokens times kVectors * kRowsPerVector rows of the panel, from row `first_row` on.

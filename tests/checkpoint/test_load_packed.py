@@ -18,7 +18,7 @@ from qwen3.checkpoint.safetensors import CheckpointError
 from qwen3.config import ModelConfig
 from qwen3.model import Qwen3
 from qwen3.model.transforms import PACKINGS, Packing, quantize_weights
-from qwen3.ops import PackedWeight
+from qwen3.ops import PackedVector, PackedWeight
 
 KINDS = {
     "tied": {"tie_word_embeddings": True},
@@ -34,7 +34,8 @@ def models():
 
 
 def stored(model: Qwen3) -> dict[str, torch.Tensor | PackedWeight]:
-    return {name: model.get_submodule(name.rpartition(".")[0]).weight for name in expected_tensors(model.config)}
+    weights = {name: model.get_submodule(name.rpartition(".")[0]).weight for name in expected_tensors(model.config)}
+    return {name: weight.values if isinstance(weight, PackedVector) else weight for name, weight in weights.items()}
 
 
 def assert_equal(actual: Qwen3, expected: Qwen3) -> None:

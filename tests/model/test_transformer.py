@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers_models import YARN, reference_pair, unfuse
 
-from qwen3.engine.attend import CachedAttend
-from qwen3.engine.cache import KVCache
+from qwen3.engine.attend import cached_attend
+from qwen3.engine.cache import KVCache, PagePool
 from qwen3.model import CausalAttend
 from qwen3.ops import token_losses
 
@@ -58,11 +58,11 @@ def test_cached_decoding_equals_transformers_full_forward(keys, moe):
     theirs, ours = reference_pair(moe=moe, **keys)
     (document,) = random_documents(61)
     expected = theirs(document[None]).logits[0]
-    cache = KVCache(ours.config, torch.float32, torch.device("cpu"))
+    cache = KVCache(PagePool(ours.config, torch.float32, torch.device("cpu"), None))
     rows = []
     for chunk in document.split([20, 1, 1, 30, 1, 8]):
         positions = torch.arange(cache.length, cache.length + len(chunk))
-        rows.append(ours.logits(ours(chunk, positions, CachedAttend([cache], [len(chunk)]))))
+        rows.append(ours.logits(ours(chunk, positions, cached_attend([cache], [len(chunk)]))))
         cache.advance(len(chunk))
     assert (torch.cat(rows) - expected).abs().max() <= 5e-5
 
@@ -90,11 +90,11 @@ def test_gradients_equal_transformers(keys, moe, recompute):
 def test_bfloat16_logits_and_cached_decoding_equal_transformers_bit_for_bit(moe):
     theirs, ours = reference_pair(moe=moe, dtype=torch.bfloat16)
     (document,) = random_documents(40)
-    cache = KVCache(ours.config, torch.bfloat16, torch.device("cpu"))
+    cache = KVCache(PagePool(ours.config, torch.bfloat16, torch.device("cpu"), None))
     theirs_cache = None
     for chunk in document.split([36, 1, 1, 1, 1]):
         positions = torch.arange(cache.length, cache.length + len(chunk))
-        actual = ours.logits(ours(chunk, positions, CachedAttend([cache], [len(chunk)])))
+        actual = ours.logits(ours(chunk, positions, cached_attend([cache], [len(chunk)])))
         cache.advance(len(chunk))
         expected = theirs(chunk[None], past_key_values=theirs_cache, use_cache=True)
         theirs_cache = expected.past_key_values

@@ -1,4 +1,9 @@
-"""Keys and values of one sequence, growing as it does."""
+"""Keys and values of the running sequences, in pages of 32 positions.
+
+A page belongs to one sequence and holds its positions of all layers, so that a sequence grows without copying and what
+it frees serves any other. Packed models keep their pages as the native kernels read them; the others keep keys and
+values as torch reads them. Who gets how many pages is not decided here.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +11,49 @@ import torch
 from torch import Tensor
 
 from qwen3.config import ModelConfig
+from qwen3.ops.paged import PAGE_TOKENS, PageLayout
 
-_FIRST_CAPACITY = 256
+
+class PagePool:
+    """Makes pages on demand and hands out freed ones again. `layout` is None for torch's pages."""
+
+    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device, kv_format: str | None) -> None:
+        """`kv_format` is one of `ops.paged.KV_FORMATS` for a packed model; None makes pages of `dtype` for torch."""
+        shape = (config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
+        self.layout = None if kv_format is None else PageLayout(kv_format, *shape)
+        self._torch_shape = (shape[0], 2, shape[1], PAGE_TOKENS, shape[2])
+        self._dtype, self._device = dtype, device
+        self._free: list[Tensor] = []
+
+    def take(self) -> Tensor:
+        """A page with anything in it: uint8 bytes of the layout, or [layers, 2, K, 32, d] for torch."""
+        if self._free:
+            return self._free.pop()
+        if self.layout is not None:
+            return self.layout.new_page()
+        return torch.empty(self._torch_shape, dtype=self._dtype, device=self._device)
+
+    def give_back(self, pages: list[Tensor]) -> None:
+        self._free += pages
 
 
 class KVCache:
-    """Per layer two tensors [capacity, K, d] of which the first `length` rows are filled.
+    """One sequence's pages, of which the first `length` positions are filled."""
 
-    Layers grow one at a time by half, so growing needs at most one layer's copy of extra memory.
-    """
+    def __init__(self, pool: PagePool) -> None:
+        self.pool, self.length = pool, 0
+        self.pages: list[Tensor] = []
 
-    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
-        self.length = 0
-        shape = (2, 0, config.num_key_value_heads, config.head_dim)
-        self._layers = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
-
-    def write(self, layer: int, k_TKd: Tensor, v_TKd: Tensor) -> tuple[Tensor, Tensor]:
-        """Put T new rows behind the filled ones; return all keys and values of the layer, [length + T, K, d]."""
-        end = self.length + len(k_TKd)
-        stored = self._layers[layer]
-        if end > stored.shape[1]:
-            capacity = max(end, stored.shape[1] * 3 // 2, _FIRST_CAPACITY)
-            grown = stored.new_empty(2, capacity, *stored.shape[2:])
-            grown[:, : self.length] = stored[:, : self.length]
-            self._layers[layer] = stored = grown
-        stored[0, self.length : end] = k_TKd
-        stored[1, self.length : end] = v_TKd
-        return stored[0, :end], stored[1, :end]
+    def reserve(self, num_tokens: int) -> None:
+        """Have pages for `num_tokens` more positions."""
+        while len(self.pages) * PAGE_TOKENS < self.length + num_tokens:
+            self.pages.append(self.pool.take())
 
     def advance(self, num_tokens: int) -> None:
-        """Count the rows that every layer has now written as filled."""
+        """Count the positions that every layer has now written as filled."""
         self.length += num_tokens
+
+    def release(self) -> None:
+        """Give all pages back."""
+        self.pool.give_back(self.pages)
+        self.pages, self.length = [], 0

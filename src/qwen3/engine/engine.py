@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import torch
 
-from qwen3.engine.attend import CachedAttend
-from qwen3.engine.cache import KVCache
+from qwen3.engine.attend import cached_attend
+from qwen3.engine.cache import KVCache, PagePool
 from qwen3.engine.request import FinishReason, Request
 from qwen3.engine.sampler import sample
 from qwen3.model import Qwen3
@@ -27,8 +27,10 @@ MAX_RUNNING = 32
 class Engine:
     """Runs requests on one model. Not thread-safe: one caller steps it."""
 
-    def __init__(self, model: Qwen3) -> None:
+    def __init__(self, model: Qwen3, kv_format: str = "bfloat16") -> None:
+        """`kv_format`, of `ops.paged.KV_FORMATS`, is how a packed model keeps keys and values; others keep their dtype."""
         self._model = model
+        self._pool = PagePool(model.config, model.dtype, model.device, kv_format if model.is_packed else None)
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
 
@@ -51,7 +53,7 @@ class Engine:
         """Advance every running request by one prefill chunk or one token."""
         while self._waiting and len(self._running) < MAX_RUNNING:
             request = self._waiting.popleft()
-            request.cache = KVCache(self._model.config, self._model.dtype, self._model.device)
+            request.cache = KVCache(self._pool)
             self._running.append(request)
         for requests in self._passes():
             self._advance(requests)
@@ -87,7 +89,7 @@ class Engine:
         counts = [len(chunk) for chunk in chunks]
         tokens_T = torch.tensor([token for chunk in chunks for token in chunk], device=device)
         positions_T = torch.cat([torch.arange(c.length, c.length + n) for c, n in zip(caches, counts, strict=True)])
-        hidden_TD = self._model(tokens_T, positions_T.to(device), CachedAttend(caches, counts))
+        hidden_TD = self._model(tokens_T, positions_T.to(device), cached_attend(caches, counts))
         for cache, count in zip(caches, counts, strict=True):
             cache.advance(count)
         last_rows = [hidden_nD[-1] for hidden_nD in hidden_TD.split(counts)]
@@ -107,6 +109,7 @@ class Engine:
     def _forget_finished(self) -> None:
         for request in self._running:
             if request.is_finished:
+                request.cache.release()
                 request.cache = None
         self._running = [request for request in self._running if not request.is_finished]
         self._waiting = deque(request for request in self._waiting if not request.is_finished)

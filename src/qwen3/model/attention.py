@@ -25,7 +25,7 @@ class Attend(Protocol):
 
 
 class Attention(nn.Module):
-    """Projections and QK-Norm of one layer."""
+    """Projections and QK-Norm of one layer; adds its result to the residual stream."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -45,7 +45,8 @@ class Attention(nn.Module):
         q_THd, k_TKd = ops.qk_norm_rope(
             q_THd, k_TKd, self.q_norm.weight, self.k_norm.weight, self.q_norm.eps, cos_Td, sin_Td
         )
-        return self.o_proj(attend(self.layer, q_THd, k_TKd, v_TKd).flatten(-2))
+        attended_TD = attend(self.layer, q_THd, k_TKd, v_TKd).flatten(-2)
+        return ops.linear(attended_TD, self.o_proj.weight, residual_TN=x_TD)
 
 
 class CausalAttend:

@@ -43,7 +43,7 @@ class RMSNorm(nn.Module):
 
 
 class MLP(nn.Module):
-    """Feed-forward of one dense layer, or of one expert."""
+    """Feed-forward of one dense layer, which adds its result to the residual stream, or the weights of one expert."""
 
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
@@ -53,4 +53,4 @@ class MLP(nn.Module):
 
     def forward(self, x_TD: Tensor, norm: RMSNorm) -> Tensor:
         gate_TF, up_TF = ops.norm_linear(x_TD, norm.weight, norm.eps, [self.gate_proj.weight, self.up_proj.weight])
-        return ops.swiglu_linear(gate_TF, up_TF, self.down_proj.weight)
+        return ops.swiglu_linear(gate_TF, up_TF, self.down_proj.weight, residual_TD=x_TD)

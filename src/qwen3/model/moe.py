@@ -23,4 +23,4 @@ class SparseMoE(nn.Module):
 
     def forward(self, x_TD: Tensor, norm: RMSNorm) -> Tensor:
         experts = [(e.gate_proj.weight, e.up_proj.weight, e.down_proj.weight) for e in self.experts]
-        return ops.moe(norm(x_TD), self.gate.weight, experts, self.num_experts_per_tok, self.norm_topk_prob)
+        return x_TD + ops.moe(norm(x_TD), self.gate.weight, experts, self.num_experts_per_tok, self.norm_topk_prob)

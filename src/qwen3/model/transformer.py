@@ -22,7 +22,7 @@ from qwen3.model.rope import cos_sin
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each behind a norm and beside a residual."""
+    """One layer: attention and feed-forward, each behind a norm and added to the residual stream."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -33,8 +33,8 @@ class Block(nn.Module):
         self.mlp = SparseMoE(config) if sparse else MLP(config.hidden_size, config.intermediate_size)
 
     def forward(self, x_TD: Tensor, cos_Td: Tensor, sin_Td: Tensor, attend: Attend) -> Tensor:
-        x_TD = x_TD + self.self_attn(x_TD, self.input_layernorm, cos_Td, sin_Td, attend)
-        return x_TD + self.mlp(x_TD, self.post_attention_layernorm)
+        x_TD = self.self_attn(x_TD, self.input_layernorm, cos_Td, sin_Td, attend)
+        return self.mlp(x_TD, self.post_attention_layernorm)
 
 
 class Decoder(nn.Module):
@@ -77,6 +77,11 @@ class Qwen3(nn.Module):
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """Next-token logits [T, V] of hidden states [T, D], in their dtype."""
         return ops.linear(hidden_TD, self.head_weight)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the native CPU kernels run it."""
+        return isinstance(self.model.norm.weight, ops.PackedVector)
 
     @property
     def dtype(self) -> torch.dtype:

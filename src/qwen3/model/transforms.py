@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qwen3.model.layers import Embedding, Linear
+from qwen3.model.layers import Embedding, Linear, RMSNorm
 from qwen3.model.transformer import Qwen3
 from qwen3.ops import Weight
 from qwen3.ops.packed import pack
+from qwen3.ops.paged import PackedVector
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,11 @@ def packed_forms(model: Qwen3, packing: Packing) -> dict[str, Packing | None]:
 
     Projections, experts and the head follow `packing`, a tied embedding with them; an embedding of its own takes 8
     bits. Routers and norms become float32, as do the activations. The model may be on the meta device.
+
+    Raises ValueError for a head_dim that the native kernels cannot take.
     """
+    if model.config.head_dim % 16:
+        raise ValueError(f"head_dim {model.config.head_dim} is not a multiple of 16, which the native kernels need")
     routers = {block.mlp.gate for block in model.model.layers if hasattr(block.mlp, "gate")}
     forms: dict[str, Packing | None] = {}
     for owner, module in model.named_modules():
@@ -59,8 +64,12 @@ def replace_weights(model: Qwen3, weights: Iterable[tuple[str, Weight]]) -> None
     for name, weight in weights:
         owner, _, attribute = name.rpartition(".")
         module = model.get_submodule(owner)
+        if isinstance(module, RMSNorm):
+            weight = PackedVector(weight)
+        elif isinstance(weight, Tensor):
+            weight = nn.Parameter(weight, requires_grad=False)
         delattr(module, attribute)
-        setattr(module, attribute, nn.Parameter(weight, requires_grad=False) if isinstance(weight, Tensor) else weight)
+        setattr(module, attribute, weight)
     model.has_independent_rows = not model.config.is_moe
 
 

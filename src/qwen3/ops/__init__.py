@@ -1,7 +1,7 @@
 """The coarse operations that the model is written in, chosen by the type of their weights.
 
-A torch tensor takes the plain form in `reference`, which is every operation's specification; a `PackedWeight` takes
-the native CPU kernels in `packed`. There is no fallback from one to the other: `IMPLEMENTATIONS` says what runs.
+A torch tensor takes the plain form in `reference`, which is every operation's specification; a `PackedWeight` or
+`PackedVector` takes the native CPU kernels in `packed` and `paged`. There is no fallback from one to the other: `IMPLEMENTATIONS` says what runs.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from qwen3.ops import packed, reference
+from qwen3.ops import packed, paged, reference
 from qwen3.ops.packed import PackedWeight
-from qwen3.ops.reference import attention, qk_norm_rope, rms_norm, token_losses
+from qwen3.ops.paged import PackedVector
+from qwen3.ops.reference import attention, token_losses
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "PackedVector",
     "PackedWeight",
+    "Vector",
     "Weight",
     "attention",
     "embedding",
@@ -31,16 +34,18 @@ __all__ = [
 
 Weight = Tensor | PackedWeight
 """A matrix [N, K] in any storage."""
+Vector = Tensor | PackedVector
+"""A norm's scale [N]."""
 
 _BOTH = "torch reference; native kernels for packed weights"
 IMPLEMENTATIONS: dict[str, str] = {
-    "attention": "torch reference",
+    "attention": "torch reference; native kernels over the paged cache of a packed model",
     "embedding": _BOTH,
     "linear": _BOTH,
     "moe": "torch reference; its products as linear",
     "norm_linear": _BOTH,
-    "qk_norm_rope": "torch reference",
-    "rms_norm": "torch reference",
+    "qk_norm_rope": _BOTH,
+    "rms_norm": _BOTH,
     "swiglu_linear": _BOTH,
     "token_losses": "torch reference",
 }
@@ -54,25 +59,46 @@ def embedding(tokens_T: Tensor, weight_VD: Weight) -> Tensor:
     return reference.embedding(tokens_T, weight_VD)
 
 
-def linear(x_TD: Tensor, weight_ND: Weight) -> Tensor:
-    """[T, D] x [N, D] -> [T, N]."""
-    if isinstance(weight_ND, PackedWeight):
-        return packed.packed_linear(x_TD, weight_ND)
-    return reference.linear(x_TD, weight_ND)
+def rms_norm(x: Tensor, weight: Vector, eps: float) -> Tensor:
+    """Root-mean-square norm over the last axis."""
+    if isinstance(weight, PackedVector):
+        return paged.rms_norm(x, weight, eps)
+    return reference.rms_norm(x, weight, eps)
 
 
-def norm_linear(x_TD: Tensor, norm_weight_D: Tensor, eps: float, weights: Sequence[Weight]) -> list[Tensor]:
+def qk_norm_rope(
+    q_THd: Tensor,
+    k_TKd: Tensor,
+    q_weight_d: Vector,
+    k_weight_d: Vector,
+    eps: float,
+    cos_Td: Tensor,
+    sin_Td: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """QK-Norm over each head's d values, then the rotation; `cos_Td` and `sin_Td` repeat their half twice."""
+    form = paged if isinstance(q_weight_d, PackedVector) else reference
+    return form.qk_norm_rope(q_THd, k_TKd, q_weight_d, k_weight_d, eps, cos_Td, sin_Td)
+
+
+def linear(x_TD: Tensor, weight_ND: Weight, residual_TN: Tensor | None = None) -> Tensor:
+    """[T, D] x [N, D] -> [T, N], added to the residual if there is one."""
+    form = packed.packed_linear if isinstance(weight_ND, PackedWeight) else reference.linear
+    return form(x_TD, weight_ND, residual_TN)
+
+
+def norm_linear(x_TD: Tensor, norm_weight_D: Vector, eps: float, weights: Sequence[Weight]) -> list[Tensor]:
     """One norm feeding several projections of one storage: [T, D] and n weights [N_i, D] -> n tensors [T, N_i]."""
     if isinstance(weights[0], PackedWeight):
-        return packed.packed_norm_linear(x_TD, norm_weight_D, eps, weights)
+        return packed.packed_norm_linear(x_TD, norm_weight_D.values, eps, weights)
     return reference.norm_linear(x_TD, norm_weight_D, eps, weights)
 
 
-def swiglu_linear(gate_TF: Tensor, up_TF: Tensor, down_weight_DF: Weight) -> Tensor:
-    """SwiGLU and the projection down: [T, F], [T, F] -> [T, D]."""
-    if isinstance(down_weight_DF, PackedWeight):
-        return packed.packed_swiglu_linear(gate_TF, up_TF, down_weight_DF)
-    return reference.swiglu_linear(gate_TF, up_TF, down_weight_DF)
+def swiglu_linear(
+    gate_TF: Tensor, up_TF: Tensor, down_weight_DF: Weight, residual_TD: Tensor | None = None
+) -> Tensor:
+    """SwiGLU and the projection down, added to the residual if there is one: [T, F], [T, F] -> [T, D]."""
+    form = packed.packed_swiglu_linear if isinstance(down_weight_DF, PackedWeight) else reference.swiglu_linear
+    return form(gate_TF, up_TF, down_weight_DF, residual_TD)
 
 
 def moe(

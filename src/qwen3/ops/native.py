@@ -5,6 +5,8 @@ device, dtype, shape or stride. Every instruction set gives the same bits. This 
 model, and does not decide when a kernel is used.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,8 @@ except ImportError as error:
     ) from error
 
 _AVAILABLE = tuple(_native.available_instruction_sets())
+_PLACES = {name: place for place, name in enumerate(_AVAILABLE)}
+FASTEST = _AVAILABLE[-1]
 
 
 def cpu_features() -> tuple[str, ...]:
@@ -31,10 +35,26 @@ def available_instruction_sets() -> tuple[str, ...]:
 
 def instruction_set() -> str:
     """The instruction set that kernels use unless told otherwise: the fastest available."""
-    return _AVAILABLE[-1]
+    return FASTEST
 
 
-def matvec_bf16(weight_NK: Tensor, x_K: Tensor, *, instruction_set: str = _AVAILABLE[-1]) -> Tensor:
+def place_of(instruction_set: str) -> int:
+    """The number by which native functions know an instruction set."""
+    if instruction_set not in _PLACES:
+        raise ValueError(f"instruction set {instruction_set!r} is not one of {', '.join(_PLACES)}")
+    return _PLACES[instruction_set]
+
+
+def check(name: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...], shape: Sequence[int]) -> None:
+    """Refuse a tensor that native code would misread."""
+    if tensor.dtype not in dtypes or not tensor.is_cpu or not tensor.is_contiguous() or tensor.shape != tuple(shape):
+        raise ValueError(
+            f"the {name} must be contiguous {list(shape)} on the CPU, in {' or '.join(map(str, dtypes))}, "
+            f"not {list(tensor.shape)} {tensor.dtype} on {tensor.device} with strides {tensor.stride()}"
+        )
+
+
+def matvec_bf16(weight_NK: Tensor, x_K: Tensor, *, instruction_set: str = FASTEST) -> Tensor:
     """Multiply a matrix by a vector, with the weights in bfloat16 and the sums in float32.
 
     Args:
@@ -56,8 +76,7 @@ def matvec_bf16(weight_NK: Tensor, x_K: Tensor, *, instruction_set: str = _AVAIL
                 f"the {name} must be a contiguous {dtype} tensor on the CPU, not {tensor.dtype} on "
                 f"{tensor.device} with strides {tensor.stride()}; use .to('cpu', {dtype}).contiguous()"
             )
-    if instruction_set not in _AVAILABLE:
-        raise ValueError(f"instruction set {instruction_set!r} is not one of {', '.join(_AVAILABLE)}")
+    place_of(instruction_set)
 
     num_rows, num_columns = weight_NK.shape
     y_N = torch.empty(num_rows)

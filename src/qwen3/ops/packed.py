@@ -150,14 +150,16 @@ def packed_embedding(tokens_T: Tensor, packed: PackedWeight, dtype: torch.dtype 
     return out_TK.to(dtype)
 
 
-def packed_linear(x_MK: Tensor, packed: PackedWeight, *, instruction_set: str = _FASTEST) -> Tensor:
-    """float32 or bfloat16 [M, K] times the transposed weight -> [M, N] of the same dtype.
+def packed_linear(
+    x_MK: Tensor, packed: PackedWeight, residual_MN: Tensor | None = None, *, instruction_set: str = _FASTEST
+) -> Tensor:
+    """float32 or bfloat16 [M, K] times the transposed weight -> [M, N] of the same dtype, added to the residual.
 
     A token with an infinite or NaN activation gives NaN in all N.
     """
     place = _place(instruction_set)
     activations = _quantize(place, _PLAIN, x_MK)
-    return _matmul(place, activations, x_MK, packed)
+    return _matmul(place, activations, x_MK, packed, residual_MN)
 
 
 def packed_norm_linear(
@@ -178,12 +180,17 @@ def packed_norm_linear(
 
 
 def packed_swiglu_linear(
-    gate_MK: Tensor, up_MK: Tensor, packed: PackedWeight, *, instruction_set: str = _FASTEST
+    gate_MK: Tensor,
+    up_MK: Tensor,
+    packed: PackedWeight,
+    residual_MN: Tensor | None = None,
+    *,
+    instruction_set: str = _FASTEST,
 ) -> Tensor:
-    """silu(gate) * up, quantized, times the transposed weight -> [M, N]; both inputs of one dtype."""
+    """silu(gate) * up, quantized, times the transposed weight -> [M, N], added to the residual; all of one dtype."""
     place = _place(instruction_set)
     activations = _quantize(place, _SWIGLU, gate_MK, up_MK=up_MK)
-    return _matmul(place, activations, gate_MK, packed)
+    return _matmul(place, activations, gate_MK, packed, residual_MN)
 
 
 def num_threads() -> int:
@@ -246,13 +253,19 @@ def _quantize(
     return buffer
 
 
-def _matmul(place: int, activations: Tensor, x_MK: Tensor, packed: PackedWeight) -> Tensor:
+def _matmul(
+    place: int, activations: Tensor, x_MK: Tensor, packed: PackedWeight, residual_MN: Tensor | None = None
+) -> Tensor:
     num_tokens, num_columns = x_MK.shape
     if num_columns != packed.shape[1]:
         raise ValueError(f"activations {list(x_MK.shape)} do not fit a weight {list(packed.shape)}")
     y_MN = torch.empty(num_tokens, packed.shape[0], dtype=x_MK.dtype)
+    residual = 0
+    if residual_MN is not None:
+        _check("residual", residual_MN, (x_MK.dtype,), y_MN.shape)
+        residual = residual_MN.data_ptr()
     is_bf16 = x_MK.dtype == torch.bfloat16
-    _native.matmul(place, packed._matrix, activations.data_ptr(), num_tokens, y_MN.data_ptr(), is_bf16)
+    _native.matmul(place, packed._matrix, activations.data_ptr(), num_tokens, residual, y_MN.data_ptr(), is_bf16)
     return y_MN
 
 

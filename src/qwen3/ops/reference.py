@@ -27,9 +27,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return weight * x32.to(x.dtype)
 
 
-def linear(x_TD: Tensor, weight_ND: Tensor) -> Tensor:
-    """[T, D] x [N, D] -> [T, N]; Qwen3 has no biases."""
-    return F.linear(x_TD, weight_ND)
+def linear(x_TD: Tensor, weight_ND: Tensor, residual_TN: Tensor | None = None) -> Tensor:
+    """[T, D] x [N, D] -> [T, N], added to the residual if there is one; Qwen3 has no biases."""
+    y_TN = F.linear(x_TD, weight_ND)
+    return y_TN if residual_TN is None else residual_TN + y_TN
 
 
 def norm_linear(x_TD: Tensor, norm_weight_D: Tensor, eps: float, weights: Sequence[Tensor]) -> list[Tensor]:
@@ -38,9 +39,11 @@ def norm_linear(x_TD: Tensor, norm_weight_D: Tensor, eps: float, weights: Sequen
     return [linear(normed_TD, weight_ND) for weight_ND in weights]
 
 
-def swiglu_linear(gate_TF: Tensor, up_TF: Tensor, down_weight_DF: Tensor) -> Tensor:
-    """SwiGLU (arXiv 2002.05202) and the projection down: [T, F], [T, F] -> [T, D]."""
-    return linear(F.silu(gate_TF) * up_TF, down_weight_DF)
+def swiglu_linear(
+    gate_TF: Tensor, up_TF: Tensor, down_weight_DF: Tensor, residual_TD: Tensor | None = None
+) -> Tensor:
+    """SwiGLU (arXiv 2002.05202) and the projection down, added to the residual: [T, F], [T, F] -> [T, D]."""
+    return linear(F.silu(gate_TF) * up_TF, down_weight_DF, residual_TD)
 
 
 def qk_norm_rope(

@@ -1,0 +1,55 @@
+// 16 floats in an array: what native/attention.inc is written in.
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+
+#include "../float16.h"
+
+namespace qwen3::generic {
+
+constexpr int kTileRows = 1;  // rows of queries at once
+
+struct Vector {
+  float lanes[16];
+};
+
+template <class Lane>
+static inline Vector each(Lane&& lane) {
+  Vector all;
+  for (int i = 0; i < 16; ++i) all.lanes[i] = lane(i);
+  return all;
+}
+
+static inline Vector zero() {
+  return each([](int) { return 0.0f; });
+}
+static inline Vector broadcast(float value) {
+  return each([&](int) { return value; });
+}
+static inline Vector load(const float* from) {
+  return each([&](int i) { return from[i]; });
+}
+static inline void store(float* to, const Vector& a) {
+  for (int i = 0; i < 16; ++i) to[i] = a.lanes[i];
+}
+static inline Vector add(const Vector& a, const Vector& b) {
+  return each([&](int i) { return a.lanes[i] + b.lanes[i]; });
+}
+static inline Vector multiply(const Vector& a, const Vector& b) {
+  return each([&](int i) { return a.lanes[i] * b.lanes[i]; });
+}
+static inline Vector fma(const Vector& a, const Vector& b, const Vector& c) {
+  return each([&](int i) { return fmaf(a.lanes[i], b.lanes[i], c.lanes[i]); });
+}
+static inline Vector load_bf16(const uint16_t* from) {
+  return each([&](int i) { return float_of_bf16(from[i]); });
+}
+static inline Vector load_fp16(const uint16_t* from) {
+  return each([&](int i) { return float_of_fp16(from[i]); });
+}
+static inline Vector load_int8(const int8_t* from) {
+  return each([&](int i) { return static_cast<float>(from[i]); });
+}
+
+}  // namespace qwen3::generic
