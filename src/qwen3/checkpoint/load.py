@@ -150,7 +150,7 @@ def _plan(
             pieces, run = _row_pieces(weights[name], stored_dtype), _pack
         elif stored_dtype == dtype and is_mappable and info.begin % dtype.itemsize == 0:
             if path not in maps:
-                maps[path] = _mapped(path)
+                maps[path] = map_file(path)
             flat = torch.frombuffer(maps[path], dtype=dtype, count=math.prod(shape), offset=info.begin)
             weights[name] = flat.view(shape)
             pieces, run = _flat_pieces(flat, stored_dtype), _touch
@@ -205,7 +205,7 @@ def _pack(piece: PackedWeight, name: str, path: Path, begin: int, dtype: torch.d
     if begin % dtype.itemsize == 0:
         # A map of this piece alone, gone with it, so that the file's pages never add up in this process.
         skipped = begin % mmap.ALLOCATIONGRANULARITY
-        mapped = _mapped(path, begin - skipped, skipped + count * dtype.itemsize)
+        mapped = map_file(path, begin - skipped, skipped + count * dtype.itemsize)
         values = torch.frombuffer(mapped, dtype=dtype, count=count, offset=skipped)
         # Here and not in the kernel: one reader waits for the disk while all threads pack for the other.
         _fault_in(values)
@@ -218,7 +218,8 @@ def _pack(piece: PackedWeight, name: str, path: Path, begin: int, dtype: torch.d
         raise CheckpointError(f"{path}: tensor {name}: {error}") from None
 
 
-def _mapped(path: Path, begin: int = 0, num_bytes: int = 0) -> mmap.mmap:
+def map_file(path: Path, begin: int = 0, num_bytes: int = 0) -> mmap.mmap:
+    """Bytes of a file, all of them by default, that may be written to without changing the file."""
     # A private map: whoever trains the model writes to his own copy of a page, never to the file.
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), num_bytes, access=mmap.ACCESS_COPY, offset=begin)

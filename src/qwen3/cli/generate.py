@@ -56,7 +56,8 @@ def generate(
         list[str] | None, typer.Option(help="End the answer at this text; may be repeated.", show_default=False)
     ] = None,
     dtype: options.Dtype = None,
-    weights: options.Weights = None,
+    weights: options.Weights = "auto",
+    cache_packed: options.CachePacked = False,
     device: options.Device = "cpu",
     max_context: options.MaxContext = None,
     yarn: options.Yarn = None,
@@ -102,6 +103,7 @@ def generate(
         model,
         dtype=dtype,
         weights=weights,
+        cache_packed=cache_packed,
         device=device,
         max_context=max_context,
         yarn=yarn,

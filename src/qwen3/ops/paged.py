@@ -46,9 +46,7 @@ def rms_norm(x: Tensor, weight_N: PackedVector, eps: float, *, instruction_set: 
     out = torch.empty_like(x)
     place = place_of(instruction_set)
     num_rows = x.numel() // num_columns
-    _native.rms_norm(
-        place, x.data_ptr(), num_rows, num_columns, weight_N.values.data_ptr(), eps, out.data_ptr()
-    )
+    _native.rms_norm(place, x.data_ptr(), num_rows, num_columns, weight_N.values.data_ptr(), eps, out.data_ptr())
     return out
 
 
@@ -137,7 +135,7 @@ class PagedStep:
     def attend(self, layer: int, q_THd: Tensor) -> Tensor:
         """Causal grouped-query attention of the tokens over their sequences up to themselves -> [T, H, d]."""
         layout, H = self._layout, q_THd.shape[1]
-        if not 0 <= layer < layout.num_layers or H % layout.num_kv_heads or H > _MAX_GROUP * layout.num_kv_heads:
+        if not 0 <= layer < layout.num_layers or H % layout.num_kv_heads or _MAX_GROUP * layout.num_kv_heads < H:
             raise ValueError(f"{H} query heads in layer {layer} do not fit {layout.num_kv_heads} key-value heads")
         check("queries", q_THd, _FLOAT32, (self._num_tokens, H, layout.head_dim))
         out_THd = torch.empty_like(q_THd)
