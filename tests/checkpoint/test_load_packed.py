@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+from packed_models import KINDS, assert_equal, stored
 from safetensors.torch import load_file, save_file
 from transformers_models import reference_pair
 
@@ -16,41 +16,14 @@ from qwen3.checkpoint.load import load_model, save_model
 from qwen3.checkpoint.names import expected_tensors
 from qwen3.checkpoint.safetensors import CheckpointError
 from qwen3.config import ModelConfig
-from qwen3.model import Qwen3
 from qwen3.model.transforms import PACKINGS, Packing, quantize_weights
-from qwen3.ops import PackedVector, PackedWeight
 
-KINDS = {
-    "tied": {"tie_word_embeddings": True},
-    "untied": {"tie_word_embeddings": False},
-    "moe": {"moe": True, "moe_intermediate_size": 64, "tie_word_embeddings": False},
-}
 UP = "model.layers.1.mlp.up_proj.weight"
 
 
 @pytest.fixture(scope="module")
 def models():
     return {kind: reference_pair(**keys)[1] for kind, keys in KINDS.items()}
-
-
-def stored(model: Qwen3) -> dict[str, torch.Tensor | PackedWeight]:
-    weights = {name: model.get_submodule(name.rpartition(".")[0]).weight for name in expected_tensors(model.config)}
-    return {name: weight.values if isinstance(weight, PackedVector) else weight for name, weight in weights.items()}
-
-
-def assert_equal(actual: Qwen3, expected: Qwen3) -> None:
-    for (name, one), other in zip(stored(actual).items(), stored(expected).values(), strict=True):
-        assert type(one) is type(other), name
-        if isinstance(one, PackedWeight):
-            assert (one.bits, one.group, one.shape) == (other.bits, other.group, other.shape), name
-            assert torch.equal(one.quants, other.quants), name
-            assert torch.equal(one.scales, other.scales), name
-        else:
-            assert one.dtype == other.dtype == torch.float32, name
-            assert torch.equal(one, other), name
-            assert not one.requires_grad, name
-    assert actual.has_independent_rows == expected.has_independent_rows
-    assert not actual.training
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

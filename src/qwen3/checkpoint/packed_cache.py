@@ -3,8 +3,8 @@
 A file is named after what it was made from: a hash of the config, the packing, and the SHA-256 of every byte of the
 checkpoint's files. Hashing them takes as long as reading them, so a hash is remembered with its file's path, size,
 inode and times, as git's index does, and computed again when one of these has changed. The cached file is a
-safetensors file whose tensors begin at multiples of 64 bytes, each with a checksum; where one does not fit, the file
-is made anew. It appears by a rename when it is complete. All of the cache can be deleted at any time; nothing else
+safetensors file whose tensors begin at multiples of 64 bytes, with a checksum; where that does not fit, the file is
+made anew. It appears by a rename when it is complete. All of the cache can be deleted at any time; nothing else
 deletes from it.
 
 It does not know how weights are packed (`load`), nor when to use it: that is the caller's choice.
@@ -139,8 +139,7 @@ def _write(file: Path, key: str, model: Qwen3) -> None:
         tensors |= {name + suffix: tensor for suffix, tensor in _parts(weight).items()}
     # Those whose size would move the next one off the alignment come last.
     tensors = dict(sorted(tensors.items(), key=lambda item: item[1].nbytes % _ALIGNMENT != 0))
-    checksums = _for_each((_bytes_of(tensor) for tensor in tensors.values()), zlib.crc32)
-    metadata = {"format": "qwen3-packed", "key": key, "crc32": json.dumps(dict(zip(tensors, checksums, strict=True)))}
+    metadata = {"format": "qwen3-packed", "key": key, "crc32": _checksum(tensors, None)}
     header: dict[str, object] = {"__metadata__": metadata}
     end = 0
     for name, tensor in tensors.items():
@@ -163,9 +162,7 @@ def _read(file: Path, key: str, config: ModelConfig, packing: Packing, progress:
             raise CheckpointError(f"{file}: {name} is not a tensor of packed weights")
         flat = torch.frombuffer(mapped, dtype=dtype, count=math.prod(info.shape), offset=info.begin)
         tensors[name] = flat.view(info.shape)
-    checksums = _for_each(map(_bytes_of, tensors.values()), zlib.crc32, progress)
-    found = json.dumps(dict(zip(tensors, checksums, strict=True)))
-    if stored.metadata.get("key") != key or stored.metadata.get("crc32") != found:
+    if stored.metadata.get("key") != key or stored.metadata.get("crc32") != _checksum(tensors, progress):
         raise CheckpointError(f"{file}: it is damaged")
     with torch.device("meta"):
         model = Qwen3(config)
@@ -191,6 +188,16 @@ def _weight(name: str, shape: tuple[int, ...], form: Packing | None, tensors: Ma
     if form is not None:
         return PackedWeight(tensors[f"{name}.quants"], tensors[f"{name}.scales"], shape, form.bits, form.group)
     return tensors[name].view(shape)
+
+
+def _checksum(tensors: Mapping[str, Tensor], progress: Progress | None) -> str:
+    """Of names, types, shapes and every byte."""
+    checksums = _for_each(map(_bytes_of, tensors.values()), zlib.crc32, progress)
+    table = [
+        (name, str(tensor.dtype), list(tensor.shape), checksum)
+        for (name, tensor), checksum in zip(tensors.items(), checksums, strict=True)
+    ]
+    return f"{zlib.crc32(json.dumps(table).encode()):08x}"
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
