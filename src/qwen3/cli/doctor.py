@@ -20,9 +20,9 @@ from qwen3.cli import options
 from qwen3.cli.report import print_sections, readable_bytes
 from qwen3.hardware import available_bytes, total_bytes
 
-_ENVIRONMENT = (
-    "HF_HOME HF_HUB_CACHE HF_ENDPOINT HF_HUB_OFFLINE OMP_NUM_THREADS CUDA_VISIBLE_DEVICES QWEN3_DEBUG".split()
-)
+_ENVIRONMENT = """
+    HF_HOME HF_HUB_CACHE HF_ENDPOINT HF_HUB_OFFLINE OMP_NUM_THREADS CUDA_VISIBLE_DEVICES QWEN3_CACHE QWEN3_DEBUG
+""".split()
 
 
 @dataclass(frozen=True)
