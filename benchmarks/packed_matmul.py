@@ -1,4 +1,4 @@
-"""Products with 4- and 8-bit weights against torch's bfloat16 and against what the memory gives.
+"""Products with packed weights, by default in 4 and 8 bits, against torch's bfloat16 and against what the memory gives.
 
 Everything takes turns over matrices that together exceed the caches, so that weights come from memory as they do in
 a model; medians are printed. One token is bound by memory: GB/s of weights, beside a read of plain memory by the same
@@ -34,11 +34,11 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def random_weight(num_rows: int, num_columns: int, bits: int) -> packed.PackedWeight:
+def random_weight(num_rows: int, num_columns: int, format: str) -> packed.PackedWeight:
     """Random quants: packing a real weight would take longer than all the measurements."""
-    weight = packed.PackedWeight.empty(num_rows, num_columns, bits, 32)
+    weight = packed.PackedWeight.empty(num_rows, num_columns, format)
     weight.quants.random_(0, 256)
-    weight.scales.fill_(0.01)
+    weight.scales.fill_(0x21)  # 0.01 in fp16
     return weight
 
 
@@ -46,12 +46,12 @@ def measure(num_rows: int, num_columns: int, num_tokens: int, arguments: argpars
     """Seconds of each form, per product."""
     forms: dict[str, list[Callable[[], object]]] = {}
     x_MK = torch.randn(num_tokens, num_columns)
-    for bits in arguments.bits:
-        example = random_weight(num_rows, num_columns, bits)
+    for format in arguments.formats:
+        example = random_weight(num_rows, num_columns, format)
         copies = max(1, (MEGABYTES << 20) // example.nbytes)
-        weights = [example] + [random_weight(num_rows, num_columns, bits) for _ in range(copies - 1)]
+        weights = [example] + [random_weight(num_rows, num_columns, format) for _ in range(copies - 1)]
         for instruction_set in arguments.instruction_sets:
-            forms[f"int{bits} {instruction_set}"] = [
+            forms[f"{format} {instruction_set}"] = [
                 lambda w=w, s=instruction_set: packed.packed_linear(x_MK, w, instruction_set=s) for w in weights
             ]
     if arguments.torch:
@@ -72,7 +72,7 @@ def measure(num_rows: int, num_columns: int, num_tokens: int, arguments: argpars
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 4, 8, 16, 512])
-    parser.add_argument("--bits", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--formats", nargs="+", default=["int4-g32", "int8-g32"], choices=list(packed.FORMATS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--instruction-sets", nargs="+", default=[native.instruction_set()])
     parser.add_argument("--matrices", nargs="+", default=list(QWEN3_4B), choices=list(QWEN3_4B))
@@ -92,16 +92,16 @@ def main() -> None:
             for form, times in measure(num_rows, num_columns, num_tokens, arguments).items():
                 median = statistics.median(times)
                 totals[form] = totals.get(form, 0.0) + median * count
-                bits = 16 if form.startswith("bf16") else int(form[3]) + 0.5
+                bits = packed.FORMATS[form.split()[0]].bits_per_weight  # torch's bf16 has as many as ours
                 rate = num_rows * num_columns * bits / 8 / median / 1e9
                 operations = 2 * num_rows * num_columns * num_tokens / median / 1e9
                 print(
-                    f"{name:9} {num_rows:6} x {num_columns:5} {form:18} {median * 1e3:9.3f} ms {rate:6.1f} GB/s "
+                    f"{name:9} {num_rows:6} x {num_columns:5} {form:21} {median * 1e3:9.3f} ms {rate:6.1f} GB/s "
                     f"({rate / bandwidth:4.0%} of {bandwidth:.1f}) {operations:8.1f} Gop/s"
                 )
         if len(arguments.matrices) == len(QWEN3_4B):
             for form, total in totals.items():
-                print(f"Qwen3-4B's products, {form:18} {total * 1e3:9.1f} ms {num_tokens / total:8.2f} tokens/s")
+                print(f"Qwen3-4B's products, {form:21} {total * 1e3:9.1f} ms {num_tokens / total:8.2f} tokens/s")
 
 
 if __name__ == "__main__":

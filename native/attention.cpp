@@ -14,6 +14,8 @@ namespace {
 // Smaller jobs are done before another thread has woken up.
 constexpr size_t kLeastShared = 16 * 1024;
 
+constexpr size_t kMaxRowValues = kMaxAttentionRows * kMaxHeadDim;
+
 // work(first, last) over pieces of [0, count), each of at least kLeastShared values.
 template <class Work>
 void for_ranges(size_t count, size_t values_each, Work&& work) {
@@ -86,20 +88,21 @@ void AttentionStep::attend(size_t layer, size_t num_heads, const float* q_THd, f
   const auto row_of = [&](const Tile& tile, size_t head, size_t row) {
     return ((tile.flat_token + row / group) * num_heads + head * group + row % group) * d;
   };
-  const auto attend_split = [&](const Tile& tile, size_t head, size_t split, float* out_Rd) {
+  const auto scale_queries = [&](const Tile& tile, size_t head, float* q_Rd) {
+    for (size_t row = 0; row < tile.count * group; ++row) {
+      const float* q_d = q_THd + row_of(tile, head, row);
+      for (size_t i = 0; i < d; ++i) q_Rd[row * d + i] = q_d[i] * scale;
+    }
+  };
+  const auto attend_split = [&](const Tile& tile, size_t head, size_t split, const float* q_Rd, float* out_Rd) {
     const size_t begin = split * kSplitTokens, skipped = begin > tile.first ? begin - tile.first : 0;
     Result result;
     result.first_row = skipped * group;
-    float q_Rd[kMaxAttentionRows * kMaxHeadDim];
-    const size_t num_rows = tile.count * group - result.first_row;
-    for (size_t row = 0; row < num_rows; ++row) {
-      const float* q_d = q_THd + row_of(tile, head, result.first_row + row);
-      for (size_t i = 0; i < d; ++i) q_Rd[row * d + i] = q_d[i] * scale;
-    }
     kernels_.attend_split({tile.sequence->pages.data() + begin / kPageTokens,
                            layer * shape_.layer_bytes() + head * shape_.head_bytes(), shape_.format, d, group,
                            tile.first + skipped - begin + 1},
-                          q_Rd, num_rows, result.maxima + result.first_row, result.sums + result.first_row,
+                          q_Rd + result.first_row * d, tile.count * group - result.first_row,
+                          result.maxima + result.first_row, result.sums + result.first_row,
                           out_Rd + result.first_row * d);
     return result;
   };
@@ -126,10 +129,11 @@ void AttentionStep::attend(size_t layer, size_t num_heads, const float* q_THd, f
     parallel_for(tiles.size() * K, [&](size_t piece) {
       const Tile& tile = tiles[tiles.size() - 1 - piece / K];
       const size_t head = piece % K;
-      float total_Rd[kMaxAttentionRows * kMaxHeadDim], out_Rd[kMaxAttentionRows * kMaxHeadDim];
-      Result total = attend_split(tile, head, 0, total_Rd);
+      float q_Rd[kMaxRowValues], total_Rd[kMaxRowValues], out_Rd[kMaxRowValues];
+      scale_queries(tile, head, q_Rd);
+      Result total = attend_split(tile, head, 0, q_Rd, total_Rd);
       for (size_t split = 1; split < tile.num_splits(); ++split) {
-        merge(tile, attend_split(tile, head, split, out_Rd), out_Rd, total, total_Rd);
+        merge(tile, attend_split(tile, head, split, q_Rd, out_Rd), out_Rd, total, total_Rd);
       }
       finish(tile, head, total_Rd, total.sums);
     });
@@ -141,10 +145,11 @@ void AttentionStep::attend(size_t layer, size_t num_heads, const float* q_THd, f
   const auto partial = [&](size_t index) { return partials_.data() + index * most_rows * d; };
   parallel_for(results.size(), [&](size_t index) {
     const Tile& tile = tiles[index / most_splits / K];
-    const size_t split = index % most_splits;
-    if (split < tile.num_splits()) {
-      results[index] = attend_split(tile, index / most_splits % K, split, partial(index));
-    }
+    const size_t split = index % most_splits, head = index / most_splits % K;
+    if (split >= tile.num_splits()) return;
+    float q_Rd[kMaxRowValues];
+    scale_queries(tile, head, q_Rd);
+    results[index] = attend_split(tile, head, split, q_Rd, partial(index));
   });
   for_ranges(tiles.size() * K, most_splits * most_rows * d, [&](size_t begin, size_t end) {
     for (size_t place = begin; place < end; ++place) {

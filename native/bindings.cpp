@@ -1,6 +1,7 @@
 // The Python module qwen3._native. It trusts its caller, qwen3.ops.native, for dtypes, shapes and life times.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <stdexcept>
@@ -9,6 +10,7 @@
 #include "cpu.h"
 #include "kernels.h"
 #include "packed.h"
+#include "repack.h"
 #include "threads.h"
 
 namespace nb = nanobind;
@@ -55,25 +57,53 @@ qwen3::Precision precision_of(bool is_bf16) {
   return is_bf16 ? qwen3::Precision::kBfloat16 : qwen3::Precision::kFloat32;
 }
 
-// Addresses and shape of a packed matrix, kept by Python as one object so that a call passes one argument.
-qwen3::PackedMatrix packed_matrix(uintptr_t quants, uintptr_t scales, size_t num_rows, size_t num_columns, int bits,
-                                  size_t scale_columns) {
-  return {reinterpret_cast<uint8_t*>(quants), reinterpret_cast<uint16_t*>(scales), num_rows, num_columns, bits,
-          scale_columns};
+// Name, columns of a block, bytes of 16 rows' quants and scales in a block, and whether activations stay floats.
+std::vector<std::tuple<std::string, size_t, size_t, size_t, bool>> packed_formats() {
+  std::vector<std::tuple<std::string, size_t, size_t, size_t, bool>> formats;
+  for (const qwen3::Format& format : qwen3::kFormats) {
+    formats.emplace_back(format.name, format.block_columns, format.quant_bytes, format.scale_bytes,
+                         format.takes_floats());
+  }
+  return formats;
 }
 
-// Activations in one buffer: quants, then scales, then offsets.
-size_t activation_bytes(size_t num_tokens, size_t num_columns) {
-  return num_tokens * num_columns + num_tokens * num_columns / qwen3::kActivationGroup * 8;
+// Addresses and shape of a packed matrix, kept by Python as one object so that a call passes one argument.
+qwen3::PackedMatrix packed_matrix(uintptr_t quants, uintptr_t scales, size_t num_rows, size_t num_columns,
+                                  const std::string& name) {
+  for (const qwen3::Format& format : qwen3::kFormats) {
+    if (format.name == name) {
+      return {reinterpret_cast<uint8_t*>(quants), reinterpret_cast<uint8_t*>(scales), num_rows, num_columns, &format};
+    }
+  }
+  throw std::invalid_argument("no packed format " + name);
+}
+
+// What a buffer of activations holds: the quantized form, the values in float32, or one after the other.
+constexpr int kQuantized = 1, kValues = 2;
+
+// The quantized form is quants, then scales, offsets, half_offsets.
+size_t quantized_bytes(size_t num_values, int forms) {
+  return forms & kQuantized ? num_values + num_values / qwen3::kActivationGroup * 16 : 0;
+}
+
+size_t activation_bytes(size_t num_tokens, size_t num_columns, int forms) {
+  const size_t num_values = num_tokens * num_columns;
+  return quantized_bytes(num_values, forms) + (forms & kValues ? num_values * sizeof(float) : 0);
 }
 
 qwen3::Activations activations_at(const qwen3::Kernels& kernels, uintptr_t buffer, size_t num_tokens,
-                                  size_t num_columns) {
-  const size_t num_quants = num_tokens * num_columns, num_groups = num_quants / qwen3::kActivationGroup;
+                                  size_t num_columns, int forms) {
+  const size_t num_values = num_tokens * num_columns, num_groups = num_values / qwen3::kActivationGroup;
+  qwen3::Activations at{nullptr, nullptr, nullptr, nullptr, nullptr, num_tokens, num_columns, kernels.tile_tokens};
   char* start = reinterpret_cast<char*>(buffer);
-  return {reinterpret_cast<int8_t*>(start), reinterpret_cast<float*>(start + num_quants),
-          reinterpret_cast<int32_t*>(start + num_quants + 4 * num_groups), num_tokens, num_columns,
-          kernels.tile_tokens};
+  if (forms & kQuantized) {
+    at.quants = reinterpret_cast<int8_t*>(start);
+    at.scales = reinterpret_cast<float*>(start + num_values);
+    at.offsets = reinterpret_cast<int32_t*>(at.scales + num_groups);
+    at.half_offsets = at.offsets + num_groups;
+  }
+  if (forms & kValues) at.values = reinterpret_cast<float*>(start + quantized_bytes(num_values, forms));
+  return at;
 }
 
 bool pack(size_t place, const qwen3::PackedMatrix& to, uintptr_t weight_NK, int type) {
@@ -87,27 +117,34 @@ void pack_quantized(const qwen3::PackedMatrix& to, uintptr_t quants_NK, uintptr_
   qwen3::pack_quantized(reinterpret_cast<const uint8_t*>(quants_NK), reinterpret_cast<const uint16_t*>(scales_NG), to);
 }
 
+bool repack(const std::string& block_type, uintptr_t blocks_NB, const qwen3::PackedMatrix& to, size_t first_panel,
+            size_t num_panels) {
+  const nb::gil_scoped_release release;
+  return qwen3::repack(block_type, reinterpret_cast<const uint8_t*>(blocks_NB), to, first_panel, num_panels);
+}
+
 void unpack_rows(const qwen3::PackedMatrix& matrix, uintptr_t rows, size_t num_rows, uintptr_t out_RK) {
   const nb::gil_scoped_release release;
   qwen3::unpack_rows(matrix, reinterpret_cast<const int64_t*>(rows), num_rows, reinterpret_cast<float*>(out_RK));
 }
 
-void quantize(size_t place, int kind, bool is_bf16, uintptr_t x, uintptr_t up, uintptr_t norm_weight, float eps,
-              size_t num_tokens, size_t num_columns, uintptr_t buffer) {
+// What TokenSource says about the activations of num_tokens tokens, prepared in `buffer`, times each of the matrices;
+// residual_MN, if it is not null, is added to every result.
+void products(size_t place, int kind, bool is_bf16, uintptr_t x, uintptr_t up, uintptr_t norm_weight, float eps,
+              size_t num_tokens, size_t num_columns, uintptr_t buffer, int forms,
+              const std::vector<const qwen3::PackedMatrix*>& matrices, uintptr_t residual_MN,
+              const std::vector<uintptr_t>& ys_MN) {
   const qwen3::Kernels& kernels = kernels_at(place);
   const qwen3::TokenSource source{static_cast<qwen3::TokenSource::Kind>(kind), is_bf16,
                                   reinterpret_cast<const void*>(x), reinterpret_cast<const void*>(up),
                                   reinterpret_cast<const float*>(norm_weight), eps};
+  const qwen3::Activations activations = activations_at(kernels, buffer, num_tokens, num_columns, forms);
   const nb::gil_scoped_release release;
-  qwen3::quantize(kernels, source, activations_at(kernels, buffer, num_tokens, num_columns));
-}
-
-void matmul(size_t place, const qwen3::PackedMatrix& matrix, uintptr_t buffer, size_t num_tokens,
-            uintptr_t residual_MN, uintptr_t y_MN, bool is_bf16) {
-  const qwen3::Kernels& kernels = kernels_at(place);
-  const nb::gil_scoped_release release;
-  qwen3::matmul(kernels, matrix, activations_at(kernels, buffer, num_tokens, matrix.num_columns),
-                reinterpret_cast<const void*>(residual_MN), reinterpret_cast<void*>(y_MN), precision_of(is_bf16));
+  qwen3::quantize(kernels, source, activations);
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    qwen3::matmul(kernels, *matrices[i], activations, reinterpret_cast<const void*>(residual_MN),
+                  reinterpret_cast<void*>(ys_MN.at(i)), precision_of(is_bf16));
+  }
 }
 
 const float* floats(uintptr_t address) { return reinterpret_cast<const float*>(address); }
@@ -132,8 +169,10 @@ void write_kv(const qwen3::AttentionStep& step, size_t layer, uintptr_t k_TKd, u
   step.write(layer, floats(k_TKd), floats(v_TKd));
 }
 
-void attend(qwen3::AttentionStep& step, size_t layer, size_t num_heads, uintptr_t q_THd, uintptr_t out_THd) {
+void attend(qwen3::AttentionStep& step, size_t layer, size_t num_heads, uintptr_t q_THd, uintptr_t k_TKd,
+            uintptr_t v_TKd, uintptr_t out_THd) {
   const nb::gil_scoped_release release;
+  step.write(layer, floats(k_TKd), floats(v_TKd));
   step.attend(layer, num_heads, floats(q_THd), reinterpret_cast<float*>(out_THd));
 }
 
@@ -174,13 +213,14 @@ NB_MODULE(_native, module) {
   module.def("matvec_bf16", &matvec_bf16);
 
   nb::class_<qwen3::PackedMatrix>(module, "PackedMatrix");
+  module.def("packed_formats", &packed_formats);
   module.def("packed_matrix", &packed_matrix);
   module.def("activation_bytes", &activation_bytes);
   module.def("pack", &pack);
   module.def("pack_quantized", &pack_quantized);
+  module.def("repack", &repack);
   module.def("unpack_rows", &unpack_rows);
-  module.def("quantize", &quantize);
-  module.def("matmul", &matmul);
+  module.def("products", &products);
 
   nb::class_<qwen3::CacheShape>(module, "CacheShape").def("page_bytes", &qwen3::CacheShape::page_bytes);
   nb::class_<qwen3::AttentionStep>(module, "AttentionStep");

@@ -29,30 +29,56 @@ constexpr size_t kPanelRows = 16;       // rows of weights that lie interleaved
 constexpr size_t kActivationGroup = 32;  // columns of one token that share a scale
 constexpr size_t kMaxTileTokens = 16;    // no kernel takes more tokens at once
 
-// 16 rows of a weight matrix. Weights are unsigned: q stands for (q - 8) * scale in 4 bits, (q - 128) * scale in 8.
-// A unit of 64 bytes holds 8 columns in 4 bits (byte j: row j / 4, column j % 4 in the low nibble, 4 + j % 4 in the
-// high one) or 4 columns in 8 bits (byte j: row j / 4, column j % 4). Units follow each other in rising column.
+// How a panel holds its weights; `panel_layout.h` has the bytes. A matmul kernel exists for each.
+enum class Encoding : int {
+  kInt4,  // (q - 8) * scale
+  kInt8,  // (q - 128) * scale
+  kQ4_1,  // q * scale + minimum
+  kQ5_0,  // (q - 16) * scale
+  kQ5_1,  // q * scale + minimum
+  kQ4_K,  // q * (scale * s) - minimum * m, s and m integers of 32 columns
+  kQ5_K,  // likewise
+  kQ6_K,  // (q - 32) * (scale * s), s an integer of 16 columns
+  kFp16,
+  kBf16,
+  kFp32,
+};
+constexpr int kNumEncodings = 11;
+
+// 16 rows of a weight matrix.
 struct Panel {
   const uint8_t* quants;
-  const uint16_t* scales;  // fp16: 16 rows for the first scale_columns columns, 16 for the next, ...
-  size_t num_columns;      // a multiple of scale_columns
-  size_t scale_columns;    // columns that share a scale: a multiple of kActivationGroup
+  const uint8_t* scales;  // for each block_columns columns of the 16 rows
+  size_t num_columns;     // a multiple of block_columns
+  size_t block_columns;   // a multiple of kActivationGroup
 };
 
-// Quantized activations of a few tokens t, side by side so that a kernel reads one stream.
+// Activations of a few tokens t, side by side so that a kernel reads one stream. Panels of floats need `values`, all
+// others the quantized form.
 struct TokenBlock {
-  const int8_t* quants;    // -127..127: columns 4i..4i+3 of token t at (i * num_tokens + t) * 4
-  const float* scales;     // group g of token t at g * num_tokens + t
-  const int32_t* offsets;  // likewise: -8 * (sum of the group's quants)
+  const int8_t* quants;         // -127..127: columns 4i..4i+3 of token t at (i * num_tokens + t) * 4
+  const float* scales;          // group g of token t at g * num_tokens + t
+  const int32_t* offsets;       // likewise: -8 * (sum of the group's quants)
+  const int32_t* half_offsets;  // the same of 16 columns: half h of group g at (2 * g + h) * num_tokens + t
+  const float* values;          // column k of token t at k * num_tokens + t
   size_t num_tokens;
 };
 
 // y_T16[t * 16 + r] = row r of the panel times token t, for the block's tokens, at most the table's tile_tokens.
 //
-// Order of arithmetic: acc = +0; for each activation group in rising order, acc = fma(float(dot), w * a, acc), where
-// dot is the exact integer sum of (q - 8) * activation (q - 128 in 8 bits), w the weights' scale and a the
-// activations'. So the bits of a result depend on neither the instruction set nor the other tokens.
+// Order of arithmetic, where dot is an exact integer sum, a the activations' scale, and offset that of TokenBlock:
+// - int4, int8, Q5_0, by groups of 32 columns in rising order, and Q6_K, by groups of 16:
+//   y = fma(float(dot), w * a, y), dot the sum of (q - 8) * activation (or - 128, - 16, - 32), w the group's scale;
+// - Q4_1, Q5_1, Q4_K, Q5_K, by groups of 32: y = fma(fma(float(dot), w, float(offset) * (m * -0.125)), a, y), dot the
+//   sum of q * activation, m the group's minimum as it is added (negative in Q4_K and Q5_K);
+// - floats: even = fma(w[k], x[k], even) over the even columns in rising order, odd likewise, y = even + odd.
+// All start at +0. So the bits of a result depend on neither the instruction set nor the other tokens.
 using MatmulPanel = void(const Panel& panel, const TokenBlock& block, float* y_T16);
+
+// One form for each Encoding.
+struct MatmulPanels {
+  MatmulPanel* forms[kNumEncodings];
+};
 
 // One token before its quantization. `x` and `up` are float32, or bfloat16 if is_bf16; norm_weight is float32.
 struct TokenSource {
@@ -69,7 +95,10 @@ struct TokenSource {
 // quants = round_half_even(x * (127 / amax)). A group with amax < 1e-30 gives zeros; one with an infinity or NaN gives
 // scale NaN, so that all the token's results are NaN.
 using QuantizeToken = void(const TokenSource& source, size_t num_columns, size_t num_tokens, int8_t* quants,
-                           float* scales, int32_t* offsets);
+                           float* scales, int32_t* offsets, int32_t* half_offsets);
+
+// Writes one token of TokenBlock::values, from the pointer on: float32, rounded nowhere.
+using FloatToken = void(const TokenSource& source, size_t num_columns, size_t num_tokens, float* values);
 
 // Up to 16 rows of a weight matrix in a type that files have, one after the other.
 struct WeightRows {
@@ -144,38 +173,42 @@ struct AttentionKernels {
 
 namespace generic {
 MatvecBf16 matvec_bf16;
-MatmulPanel matmul_int4, matmul_int8;
+extern const MatmulPanels matmul;
 QuantizeToken quantize_token;
+FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
 }  // namespace generic
 namespace avx2 {
 MatvecBf16 matvec_bf16;
-MatmulPanel matmul_int4, matmul_int8;
+extern const MatmulPanels matmul;
 QuantizeToken quantize_token;
+FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
 }  // namespace avx2
 namespace avx_vnni {
-MatmulPanel matmul_int4, matmul_int8;
+extern const MatmulPanels matmul;
 }
 namespace avx512 {
 MatvecBf16 matvec_bf16;
 QuantizeToken quantize_token;
+FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
 }  // namespace avx512
 namespace avx512_vnni {
-MatmulPanel matmul_int4, matmul_int8;
+extern const MatmulPanels matmul;
 }
 namespace neon {
 MatvecBf16 matvec_bf16;
 QuantizeToken quantize_token;
+FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
 }  // namespace neon
 namespace neon_dotprod {
-MatmulPanel matmul_int4, matmul_int8;
+extern const MatmulPanels matmul;
 }
 
 struct Kernels {
@@ -183,8 +216,9 @@ struct Kernels {
   bool (*can_run_here)();
   MatvecBf16* matvec_bf16;
   size_t tile_tokens;  // tokens that a matmul kernel takes at once
-  MatmulPanel *matmul_int4, *matmul_int8;
+  const MatmulPanels* matmul;
   QuantizeToken* quantize_token;
+  FloatToken* float_token;
   PackPanel* pack_panel;
   const AttentionKernels* attention;
 };

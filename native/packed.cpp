@@ -6,7 +6,6 @@
 #include <atomic>
 #include <vector>
 
-#include "float16.h"
 #include "threads.h"
 
 #if defined(__linux__)
@@ -26,43 +25,53 @@ size_t panels_in_piece(const PackedMatrix& matrix, const Activations& activation
   return std::max(least, std::min(most, fair));
 }
 
-// 16 rows of quants, one byte each, into a panel.
-void interleave(const uint8_t* rows_16K, size_t num_columns, int bits, uint8_t* panel) {
-  for (size_t row = 0; row < kPanelRows; ++row) {
-    const uint8_t* quants = rows_16K + row * num_columns;
-    uint8_t* to = panel + row * 4;
-    if (bits == 8) {
-      for (size_t k = 0; k < num_columns; k += 4, to += 64) memcpy(to, quants + k, 4);
-    } else {
-      for (size_t k = 0; k < num_columns; k += 8, to += 64) {
-        uint32_t low, high;
-        memcpy(&low, quants + k, 4);
-        memcpy(&high, quants + k + 4, 4);
-        low |= high << 4;  // no nibble reaches the next byte
-        memcpy(to, &low, 4);
-      }
-    }
-  }
-}
+int bits_of(const PackedMatrix& matrix) { return matrix.format->encoding == Encoding::kInt4 ? 4 : 8; }
 
-// Gets 16 rows of quants and scales from fill(row, quants_K, scales_G) and lays them out, panel by panel.
+// Gets each row's quants and scales from fill(row, quants_K, scales_G) and lays them out, panel by panel.
 template <class Fill>
 void for_each_panel(const PackedMatrix& to, Fill&& fill) {
+  const size_t K = to.num_columns, G = to.num_blocks();
+  const auto write = bits_of(to) == 4 ? write_nibbles<0> : write_bytes;
   parallel_for(to.num_panels(), [&](size_t index) {
-    const size_t K = to.num_columns, G = K / to.scale_columns;
-    // Rows beyond the last weigh nothing: zeros with scale zero.
-    std::vector<uint8_t> quants(kPanelRows * K, to.bits == 4 ? 8 : 128);
-    std::vector<uint16_t> scales(kPanelRows * G, 0);
-    for (size_t row = 0; row < kPanelRows && index * kPanelRows + row < to.num_rows; ++row) {
-      fill(index * kPanelRows + row, &quants[row * K], &scales[row * G]);
+    uint8_t* panel_quants = to.quants + index * to.panel_quants();
+    uint8_t* panel_scales = to.scales + index * to.panel_scales();
+    // Rows beyond the last weigh nothing: their scales are zero.
+    const size_t num_rows = std::min(kPanelRows, to.num_rows - index * kPanelRows);
+    if (num_rows < kPanelRows) {
+      memset(panel_quants, 0, to.panel_quants());
+      memset(panel_scales, 0, to.panel_scales());
     }
-    interleave(quants.data(), K, to.bits, to.quants + index * to.panel_quants());
-    uint16_t* panel_scales = to.scales + index * to.panel_scales();
-    for (size_t g = 0; g < G; ++g) {
-      for (size_t row = 0; row < kPanelRows; ++row) panel_scales[g * kPanelRows + row] = scales[row * G + g];
+    std::vector<uint8_t> quants_K(K);
+    std::vector<uint16_t> scales_G(G);
+    for (size_t row = 0; row < num_rows; ++row) {
+      fill(index * kPanelRows + row, quants_K.data(), scales_G.data());
+      write(quants_K.data(), K, row, panel_quants);
+      for (size_t g = 0; g < G; ++g) memcpy(panel_scales + (g * kPanelRows + row) * 2, &scales_G[g], 2);
     }
   });
 }
+
+template <Encoding kEncoding>
+void quantized_row(const Panel& panel, size_t row, float* out_K) {
+  for (size_t k = 0; k < panel.num_columns; ++k) {
+    const Scale scale = scale_at<kEncoding>(panel, row, k);
+    const float value = static_cast<float>(quant_at<kEncoding>(panel, row, k)) * scale.scale;
+    out_K[k] = has_minimum(kEncoding) ? value + scale.minimum : value;
+  }
+}
+
+template <Encoding kEncoding>
+void float_row(const Panel& panel, size_t row, float* out_K) {
+  for (size_t k = 0; k < panel.num_columns; ++k) out_K[k] = float_at<kEncoding>(panel, row, k);
+}
+
+// In the order of Encoding.
+constexpr void (*kUnpackRow[kNumEncodings])(const Panel&, size_t, float*) = {
+    quantized_row<Encoding::kInt4>, quantized_row<Encoding::kInt8>, quantized_row<Encoding::kQ4_1>,
+    quantized_row<Encoding::kQ5_0>, quantized_row<Encoding::kQ5_1>, quantized_row<Encoding::kQ4_K>,
+    quantized_row<Encoding::kQ5_K>, quantized_row<Encoding::kQ6_K>, float_row<Encoding::kFp16>,
+    float_row<Encoding::kBf16>,     float_row<Encoding::kFp32>,
+};
 
 size_t bytes_of(Precision precision) { return precision == Precision::kFloat32 ? 4 : 2; }
 
@@ -88,8 +97,9 @@ bool pack(const Kernels& kernels, const void* weight_NK, WeightRows::Type type, 
   parallel_for(to.num_panels(), [&](size_t index) {
     const size_t num_rows = std::min(kPanelRows, to.num_rows - index * kPanelRows);
     const WeightRows rows{type, static_cast<const char*>(weight_NK) + index * panel_bytes, num_rows};
-    if (!kernels.pack_panel(rows, to.num_columns, to.bits, to.scale_columns, to.quants + index * to.panel_quants(),
-                            to.scales + index * to.panel_scales())) {
+    if (!kernels.pack_panel(rows, to.num_columns, bits_of(to), to.format->block_columns,
+                            to.quants + index * to.panel_quants(),
+                            reinterpret_cast<uint16_t*>(to.scales + index * to.panel_scales()))) {
       is_good = false;
     }
   });
@@ -97,7 +107,7 @@ bool pack(const Kernels& kernels, const void* weight_NK, WeightRows::Type type, 
 }
 
 void pack_quantized(const uint8_t* quants_NK, const uint16_t* scales_NG, const PackedMatrix& to) {
-  const size_t K = to.num_columns, G = K / to.scale_columns;
+  const size_t K = to.num_columns, G = to.num_blocks();
   for_each_panel(to, [&](size_t row, uint8_t* quants_K, uint16_t* scales_G) {
     memcpy(quants_K, quants_NK + row * K, K);
     memcpy(scales_G, scales_NG + row * G, G * sizeof(uint16_t));
@@ -105,20 +115,10 @@ void pack_quantized(const uint8_t* quants_NK, const uint16_t* scales_NG, const P
 }
 
 void unpack_rows(const PackedMatrix& matrix, const int64_t* rows, size_t num_rows, float* out_RK) {
-  const size_t K = matrix.num_columns;
+  const auto unpack = kUnpackRow[static_cast<int>(matrix.format->encoding)];
   parallel_for(num_rows, [&](size_t i) {
-    const size_t n = static_cast<size_t>(rows[i]), row = n % kPanelRows;
-    const Panel panel = matrix.panel(n / kPanelRows);
-    float* out_K = out_RK + i * K;
-    for (size_t k = 0; k < K; ++k) {
-      const float scale = float_of_fp16(panel.scales[k / panel.scale_columns * kPanelRows + row]);
-      if (matrix.bits == 8) {
-        out_K[k] = static_cast<float>(panel.quants[k / 4 * 64 + row * 4 + k % 4] - 128) * scale;
-      } else {
-        const uint8_t byte = panel.quants[k / 8 * 64 + row * 4 + k % 4];
-        out_K[k] = static_cast<float>((k % 8 < 4 ? byte & 15 : byte >> 4) - 8) * scale;
-      }
-    }
+    const size_t row = static_cast<size_t>(rows[i]);
+    unpack(matrix.panel(row / kPanelRows), row % kPanelRows, out_RK + i * matrix.num_columns);
   });
 }
 
@@ -132,15 +132,21 @@ void quantize(const Kernels& kernels, const TokenSource& first, const Activation
       source.x = static_cast<const char*>(first.x) + skip;
       if (first.up) source.up = static_cast<const char*>(first.up) + skip;
       // The block is ours to fill: only a TokenBlock that is read is constant.
-      kernels.quantize_token(source, to.num_columns, block.num_tokens, const_cast<int8_t*>(block.quants) + 4 * t,
-                             const_cast<float*>(block.scales) + t, const_cast<int32_t*>(block.offsets) + t);
+      if (block.quants) {
+        kernels.quantize_token(source, to.num_columns, block.num_tokens, const_cast<int8_t*>(block.quants) + 4 * t,
+                               const_cast<float*>(block.scales) + t, const_cast<int32_t*>(block.offsets) + t,
+                               const_cast<int32_t*>(block.half_offsets) + t);
+      }
+      if (block.values) {
+        kernels.float_token(source, to.num_columns, block.num_tokens, const_cast<float*>(block.values) + t);
+      }
     }
   });
 }
 
 void matmul(const Kernels& kernels, const PackedMatrix& matrix, const Activations& activations,
             const void* residual_MN, void* y_MN, Precision precision) {
-  const auto kernel = matrix.bits == 4 ? kernels.matmul_int4 : kernels.matmul_int8;
+  const auto kernel = kernels.matmul->forms[static_cast<int>(matrix.format->encoding)];
   const size_t panels = panels_in_piece(matrix, activations);
   const size_t row_bytes = matrix.num_rows * bytes_of(precision), panel_bytes = kPanelRows * bytes_of(precision);
   const char* residual = static_cast<const char*>(residual_MN);

@@ -1,13 +1,13 @@
 // Products of packed weights and quantized activations, over all threads. docs/kernels.md draws the layouts.
 //
 // Everything lies in memory of the caller, who has checked shapes and life times; sizes are below. K, the number of
-// columns, is a multiple of the scale group (32, 64 or 128); N, the number of rows, is any.
+// columns, is a multiple of the format's block_columns; N, the number of rows, is any.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels.h"
+#include "panel_layout.h"
 
 namespace qwen3 {
 
@@ -15,48 +15,61 @@ inline size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
 // Weights [N, K]: panels of 16 rows one after the other, the last one filled up with zeros.
 struct PackedMatrix {
-  uint8_t* quants;   // num_panels * 16 * K * bits / 8 bytes
-  uint16_t* scales;  // num_panels * 16 * K / scale_columns
+  uint8_t* quants;  // num_panels * panel_quants() bytes
+  uint8_t* scales;  // num_panels * panel_scales() bytes
   size_t num_rows, num_columns;
-  int bits;  // 4 or 8
-  size_t scale_columns;
+  const Format* format;
 
   size_t num_panels() const { return ceil_div(num_rows, kPanelRows); }
-  size_t panel_quants() const { return kPanelRows * num_columns * static_cast<size_t>(bits) / 8; }
-  size_t panel_scales() const { return kPanelRows * (num_columns / scale_columns); }
+  size_t num_blocks() const { return num_columns / format->block_columns; }
+  size_t panel_quants() const { return num_blocks() * format->quant_bytes; }
+  size_t panel_scales() const { return num_blocks() * format->scale_bytes; }
   Panel panel(size_t index) const {
-    return {quants + index * panel_quants(), scales + index * panel_scales(), num_columns, scale_columns};
+    return {quants + index * panel_quants(), scales + index * panel_scales(), num_columns, format->block_columns};
   }
 };
 
-// Activations [M, K], quantized: blocks of at most tile_tokens tokens of nearly equal size, each as TokenBlock says.
+// Activations [M, K]: blocks of at most tile_tokens tokens of nearly equal size, each as TokenBlock says. The quantized
+// form or the values may be null; a matrix needs one of them, as its format says.
 struct Activations {
-  int8_t* quants;    // M * K bytes
-  float* scales;     // M * K / 32
-  int32_t* offsets;  // M * K / 32
+  int8_t* quants;         // M * K bytes
+  float* scales;          // M * K / 32
+  int32_t* offsets;       // M * K / 32
+  int32_t* half_offsets;  // M * K / 16
+  float* values;          // M * K
   size_t num_tokens, num_columns, tile_tokens;
 
   size_t num_blocks() const { return ceil_div(num_tokens, tile_tokens); }
   size_t first_token(size_t block) const { return block * num_tokens / num_blocks(); }
   TokenBlock block(size_t index) const {
-    const size_t first = first_token(index), groups = num_columns / kActivationGroup;
-    return {quants + first * num_columns, scales + first * groups, offsets + first * groups,
-            first_token(index + 1) - first};
+    const size_t first = first_token(index), count = first_token(index + 1) - first;
+    const size_t groups = num_columns / kActivationGroup;
+    TokenBlock block{nullptr, nullptr, nullptr, nullptr, nullptr, count};
+    if (quants) {
+      block.quants = quants + first * num_columns;
+      block.scales = scales + first * groups;
+      block.offsets = offsets + first * groups;
+      block.half_offsets = half_offsets + first * groups * 2;
+    }
+    if (values) block.values = values + first * num_columns;
+    return block;
   }
 };
 
 enum class Precision : int { kFloat32, kBfloat16 };
 
-// False if a weight is not finite or too large for an fp16 scale; the result is then of no use.
+// Quantizes to 4 or 8 bits. False if a weight is not finite or too large for an fp16 scale; the result is then of no
+// use.
 bool pack(const Kernels& kernels, const void* weight_NK, WeightRows::Type type, const PackedMatrix& to);
 
-// Weights that are quantized already: quants_NK as in Panel, one byte each, and fp16 scales_NG. Loses nothing.
+// Weights of 4 or 8 bits that are quantized already: quants_NK one byte each, and fp16 scales_NG. Loses nothing.
 void pack_quantized(const uint8_t* quants_NK, const uint16_t* scales_NG, const PackedMatrix& to);
 
-// The weights that `rows` name, as (q - 8) * scale or (q - 128) * scale rounded to float32: out_RK.
+// The weights that `rows` name, as their format defines them, in float32: out_RK.
 void unpack_rows(const PackedMatrix& matrix, const int64_t* rows, size_t num_rows, float* out_RK);
 
 // `first` describes token 0; x and up advance by K values a token.
+// Fills the forms of `to` that are there.
 void quantize(const Kernels& kernels, const TokenSource& first, const Activations& to);
 
 // y_MN = activations [M, K] times the matrix's transpose, and residual_MN added if it is not null.

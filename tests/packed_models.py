@@ -25,7 +25,7 @@ def assert_equal(actual: Qwen3, expected: Qwen3) -> None:
     for (name, one), other in zip(stored(actual).items(), stored(expected).values(), strict=True):
         assert type(one) is type(other), name
         if isinstance(one, PackedWeight):
-            assert (one.bits, one.group, one.shape) == (other.bits, other.group, other.shape), name
+            assert (one.format, one.shape) == (other.format, other.shape), name
             assert torch.equal(one.quants, other.quants), name
             assert torch.equal(one.scales, other.scales), name
         else:

@@ -1,4 +1,4 @@
-// 16 floats in two registers: what native/attention.inc is written in.
+// 16 floats in two registers: what native/lanes.inc and attention.inc are written in.
 #pragma once
 
 #include <immintrin.h>
@@ -20,11 +20,29 @@ static inline void store(float* to, Vector a) {
   _mm256_storeu_ps(to + 8, a.high);
 }
 static inline Vector add(Vector a, Vector b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
+static inline Vector subtract(Vector a, Vector b) {
+  return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)};
+}
 static inline Vector multiply(Vector a, Vector b) {
   return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
 }
+static inline Vector divide(Vector a, Vector b) {
+  return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)};
+}
 static inline Vector fma(Vector a, Vector b, Vector c) {
   return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+}
+static inline Vector larger(Vector a, Vector b) {
+  return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
+}
+static inline Vector smaller(Vector a, Vector b) {
+  return {_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)};
+}
+static inline __m256 low_bits_as_exponent(__m256 a) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
+}
+static inline Vector low_bits_as_exponent(Vector a) {
+  return {low_bits_as_exponent(a.low), low_bits_as_exponent(a.high)};
 }
 static inline __m256 eight_bf16(const uint16_t* from) {
   const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));

@@ -1,42 +1,62 @@
-// The specification of matmul_int4 and matmul_int8, in plain scalar code.
+// The specification of the packed products, in plain scalar code.
 #include <math.h>
 
-#include "../float16.h"
-#include "../kernels.h"
+#include "../panel_layout.h"
 
 namespace qwen3::generic {
+namespace {
 
-// The panel's weight at a row and a column, without its scale.
-static int int4_at(const uint8_t* quants, size_t row, size_t column) {
-  const uint8_t byte = quants[column / 8 * 64 + row * 4 + column % 4];
-  return (column % 8 < 4 ? byte & 15 : byte >> 4) - 8;
-}
-
-static int int8_at(const uint8_t* quants, size_t row, size_t column) {
-  return quants[column / 4 * 64 + row * 4 + column % 4] - 128;
-}
-
-template <int (*weight_at)(const uint8_t*, size_t, size_t)>
-static void matmul(const Panel& panel, const TokenBlock& block, float* y_T16) {
-  for (size_t t = 0; t < block.num_tokens; ++t) {
-    for (size_t row = 0; row < kPanelRows; ++row) {
-      float sum = 0;
-      for (size_t g = 0; g < panel.num_columns / kActivationGroup; ++g) {
-        int32_t dot = 0;
-        for (size_t k = g * kActivationGroup; k < (g + 1) * kActivationGroup; ++k) {
-          dot += weight_at(panel.quants, row, k) * block.quants[(k / 4 * block.num_tokens + t) * 4 + k % 4];
-        }
-        const size_t scale_group = g * kActivationGroup / panel.scale_columns;
-        const float scale = float_of_fp16(panel.scales[scale_group * kPanelRows + row]);
-        sum = fmaf(static_cast<float>(dot), scale * block.scales[g * block.num_tokens + t], sum);
-      }
-      y_T16[t * kPanelRows + row] = sum;
+template <Encoding kEncoding>
+float quantized_product(const Panel& panel, const TokenBlock& block, size_t row, size_t t) {
+  constexpr size_t kColumns = kEncoding == Encoding::kQ6_K ? 16 : kActivationGroup;
+  float y = 0;
+  for (size_t first = 0; first < panel.num_columns; first += kColumns) {
+    int32_t dot = 0;
+    for (size_t k = first; k < first + kColumns; ++k) {
+      dot += quant_at<kEncoding>(panel, row, k) * block.quants[(k / 4 * block.num_tokens + t) * 4 + k % 4];
     }
+    const Scale weight = scale_at<kEncoding>(panel, row, first);
+    const size_t group = first / kActivationGroup * block.num_tokens + t;
+    if constexpr (has_minimum(kEncoding)) {
+      const float offset = static_cast<float>(block.offsets[group]) * (weight.minimum * -0.125f);
+      y = fmaf(fmaf(static_cast<float>(dot), weight.scale, offset), block.scales[group], y);
+    } else {
+      y = fmaf(static_cast<float>(dot), weight.scale * block.scales[group], y);
+    }
+  }
+  return y;
+}
+
+template <Encoding kEncoding>
+float float_product(const Panel& panel, const TokenBlock& block, size_t row, size_t t) {
+  float lanes[2] = {};
+  for (size_t k = 0; k < panel.num_columns; ++k) {
+    lanes[k % 2] = fmaf(float_at<kEncoding>(panel, row, k), block.values[k * block.num_tokens + t], lanes[k % 2]);
+  }
+  return lanes[0] + lanes[1];
+}
+
+template <float (*product)(const Panel&, const TokenBlock&, size_t, size_t)>
+void form(const Panel& panel, const TokenBlock& block, float* y_T16) {
+  for (size_t t = 0; t < block.num_tokens; ++t) {
+    for (size_t row = 0; row < kPanelRows; ++row) y_T16[t * kPanelRows + row] = product(panel, block, row, t);
   }
 }
 
-void matmul_int4(const Panel& panel, const TokenBlock& block, float* y_T16) { matmul<int4_at>(panel, block, y_T16); }
+}  // namespace
 
-void matmul_int8(const Panel& panel, const TokenBlock& block, float* y_T16) { matmul<int8_at>(panel, block, y_T16); }
+extern const MatmulPanels matmul = {{
+    form<quantized_product<Encoding::kInt4>>,
+    form<quantized_product<Encoding::kInt8>>,
+    form<quantized_product<Encoding::kQ4_1>>,
+    form<quantized_product<Encoding::kQ5_0>>,
+    form<quantized_product<Encoding::kQ5_1>>,
+    form<quantized_product<Encoding::kQ4_K>>,
+    form<quantized_product<Encoding::kQ5_K>>,
+    form<quantized_product<Encoding::kQ6_K>>,
+    form<float_product<Encoding::kFp16>>,
+    form<float_product<Encoding::kBf16>>,
+    form<float_product<Encoding::kFp32>>,
+}};
 
 }  // namespace qwen3::generic

@@ -3,6 +3,7 @@
 
 #include "../float16.h"
 #include "../kernels.h"
+#include "vector.h"
 
 namespace qwen3::generic {
 #include "../quantize.inc"

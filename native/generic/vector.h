@@ -1,4 +1,5 @@
-// 16 floats in an array: what native/attention.inc is written in.
+// 16 floats in an array: what native/lanes.inc and attention.inc are written in. The specification of
+// every operation.
 #pragma once
 
 #include <math.h>
@@ -36,11 +37,28 @@ static inline void store(float* to, const Vector& a) {
 static inline Vector add(const Vector& a, const Vector& b) {
   return each([&](int i) { return a.lanes[i] + b.lanes[i]; });
 }
+static inline Vector subtract(const Vector& a, const Vector& b) {
+  return each([&](int i) { return a.lanes[i] - b.lanes[i]; });
+}
 static inline Vector multiply(const Vector& a, const Vector& b) {
   return each([&](int i) { return a.lanes[i] * b.lanes[i]; });
 }
+static inline Vector divide(const Vector& a, const Vector& b) {
+  return each([&](int i) { return a.lanes[i] / b.lanes[i]; });
+}
 static inline Vector fma(const Vector& a, const Vector& b, const Vector& c) {
   return each([&](int i) { return fmaf(a.lanes[i], b.lanes[i], c.lanes[i]); });
+}
+// The second where one is NaN.
+static inline Vector larger(const Vector& a, const Vector& b) {
+  return each([&](int i) { return a.lanes[i] > b.lanes[i] ? a.lanes[i] : b.lanes[i]; });
+}
+static inline Vector smaller(const Vector& a, const Vector& b) {
+  return each([&](int i) { return a.lanes[i] < b.lanes[i] ? a.lanes[i] : b.lanes[i]; });
+}
+// The lowest eight bits moved to where a float has its exponent, all others gone.
+static inline Vector low_bits_as_exponent(const Vector& a) {
+  return each([&](int i) { return float_of_bits(bits_of_float(a.lanes[i]) << 23); });
 }
 static inline Vector load_bf16(const uint16_t* from) {
   return each([&](int i) { return float_of_bf16(from[i]); });

@@ -1,4 +1,4 @@
-// 16 floats in four registers: what native/attention.inc is written in.
+// 16 floats in four registers: what native/lanes.inc and attention.inc are written in.
 #pragma once
 
 #include <arm_neon.h>
@@ -32,11 +32,32 @@ static inline void store(float* to, const Vector& a) {
 static inline Vector add(const Vector& a, const Vector& b) {
   return each([&](int i) { return vaddq_f32(a.quarters[i], b.quarters[i]); });
 }
+static inline Vector subtract(const Vector& a, const Vector& b) {
+  return each([&](int i) { return vsubq_f32(a.quarters[i], b.quarters[i]); });
+}
 static inline Vector multiply(const Vector& a, const Vector& b) {
   return each([&](int i) { return vmulq_f32(a.quarters[i], b.quarters[i]); });
 }
+static inline Vector divide(const Vector& a, const Vector& b) {
+  return each([&](int i) { return vdivq_f32(a.quarters[i], b.quarters[i]); });
+}
 static inline Vector fma(const Vector& a, const Vector& b, const Vector& c) {
   return each([&](int i) { return vfmaq_f32(c.quarters[i], a.quarters[i], b.quarters[i]); });
+}
+static inline Vector larger(const Vector& a, const Vector& b) {
+  return each([&](int i) {
+    return vbslq_f32(vcgtq_f32(a.quarters[i], b.quarters[i]), a.quarters[i], b.quarters[i]);
+  });
+}
+static inline Vector smaller(const Vector& a, const Vector& b) {
+  return each([&](int i) {
+    return vbslq_f32(vcltq_f32(a.quarters[i], b.quarters[i]), a.quarters[i], b.quarters[i]);
+  });
+}
+static inline Vector low_bits_as_exponent(const Vector& a) {
+  return each([&](int i) {
+    return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a.quarters[i]), 23));
+  });
 }
 static inline Vector load_bf16(const uint16_t* from) {
   return each([&](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(from + 4 * i), 16)); });

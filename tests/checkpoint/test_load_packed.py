@@ -70,7 +70,7 @@ def test_a_value_without_a_scale_is_refused_with_its_tensors_name(tmp_path, mode
 def test_columns_that_do_not_divide_into_groups_are_refused_with_their_tensors_name(tmp_path):
     _, model = reference_pair(intermediate_size=80)
     save_model(model, tmp_path)
-    with pytest.raises(CheckpointError, match=r"tensor model.layers.0.mlp.down_proj.weight: .* groups of 32"):
+    with pytest.raises(CheckpointError, match=r"tensor model.layers.0.mlp.down_proj.weight: .* blocks of 32"):
         load_model(tmp_path, packing=Packing(4))
 
 

@@ -158,7 +158,7 @@ def damages(raw):
     yield "a checksum", raw.replace(b"crc32", b"crc33", 1)
     yield "a name", raw.replace(b"model.norm.weight", b"model.form.weight")
     yield "names swapped", raw.replace(b"k_proj", b"x_proj").replace(b"v_proj", b"k_proj").replace(b"x_proj", b"v_proj")
-    yield "a dtype", raw.replace(b'"F16"', b'"I16"', 1)
+    yield "a dtype", raw.replace(b'"U8"', b'"I8"', 1)
     yield "zeros", bytes(len(raw))
 
 
@@ -189,7 +189,7 @@ def test_the_file_of_another_model_under_this_name_is_made_anew(directory, cache
 def test_a_directory_that_cannot_be_loaded_leaves_nothing(tmp_path, cache):
     _, model = reference_pair(intermediate_size=80)
     save_model(model, tmp_path / "model")
-    with pytest.raises(ValueError, match="groups of 32"):
+    with pytest.raises(ValueError, match="blocks of 32"):
         load_cached(tmp_path / "model", INT4, cache=cache)
     assert not (cache / "packed").exists()
 

@@ -13,7 +13,7 @@ from qwen3.engine.request import NON_THINKING, THINKING, ContextError, Finished,
 
 class FakeLLM:
     name = "fake"
-    weights = "float32"
+    storage = "float32"
     format = ChatFormat.HYBRID
     max_context = 100
     config = SimpleNamespace(num_parameters=1234)

@@ -169,13 +169,13 @@ def test_weights_by_name_are_packed_as_they_are_read(tiny_checkpoint, weights):
     expected = load_model(tiny_checkpoint)
     quantize_weights(expected, PACKINGS[weights].bits)
     assert_equal(llm.model, expected)
-    assert llm.weights == weights
+    assert llm.storage == f"{weights}-g32 weights in float32"
 
 
 def test_by_default_and_for_small_models_no_number_changes(tiny_checkpoint, llm):
     lines = []
     auto = LLM(tiny_checkpoint, weights="auto", notify=lines.append)
-    assert (auto.weights, lines, llm.weights) == ("float32", [], "float32")
+    assert (auto.storage, lines, llm.storage) == ("float32", [], "float32")
     assert torch.equal(auto.logits([5, 6, 7]), llm.logits([5, 6, 7]))
 
 
@@ -187,7 +187,7 @@ def test_auto_packs_a_large_model_and_says_so_before_it_loads(tiny_checkpoint, e
         notify=lambda line: calls.append(line),
         progress=lambda done, total: calls.append(done),
     )
-    assert llm.weights == "int8"
+    assert llm.storage.startswith("int8")
     assert calls[0].startswith("weights: int8, ")
     assert len(calls) > 1
 
@@ -195,13 +195,13 @@ def test_auto_packs_a_large_model_and_says_so_before_it_loads(tiny_checkpoint, e
 @pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"dtype": "float16"}])
 def test_auto_leaves_alone_what_has_a_dtype(tiny_checkpoint, every_model_is_large, options):
     lines = []
-    assert LLM(tiny_checkpoint, weights="auto", notify=lines.append, **options).weights == options["dtype"]
+    assert LLM(tiny_checkpoint, weights="auto", notify=lines.append, **options).storage == options["dtype"]
     assert lines == []
 
 
 def test_bf16_is_a_dtype(tiny_checkpoint):
     llm = LLM(tiny_checkpoint, weights="bf16")
-    assert (llm.weights, llm.dtype, llm.config.dtype) == ("bfloat16", torch.bfloat16, "bfloat16")
+    assert (llm.storage, llm.dtype, llm.config.dtype) == ("bfloat16", torch.bfloat16, "bfloat16")
 
 
 @pytest.mark.parametrize("weights", [None, "auto", "int4"])

@@ -44,8 +44,7 @@ class Sequences:
             instruction_set=self.instruction_set,
         )
         q, k, v = (torch.cat(tensors) for tensors in zip(*parts.values(), strict=True))
-        step.write(layer, k, v)
-        out = step.attend(layer, q)
+        out = step(layer, q, k, v)
         for name, count in zip(parts, counts, strict=True):
             self.lengths[name] = self.lengths.get(name, 0) + count
         return list(out.split(counts))
@@ -218,7 +217,8 @@ def test_a_step_that_would_leave_its_memory_is_refused():
         step.write(2, torch.zeros(3, 2, 32), torch.zeros(3, 2, 32))
     with pytest.raises(ValueError, match="the keys must be"):
         step.write(0, torch.zeros(4, 2, 32), torch.zeros(3, 2, 32))
+    kv = torch.zeros(3, 2, 32)
     with pytest.raises(ValueError, match="3 query heads"):
-        step.attend(0, torch.zeros(3, 3, 32))
+        step(0, torch.zeros(3, 3, 32), kv, kv)
     with pytest.raises(ValueError, match="the queries must be"):
-        step.attend(0, torch.zeros(3, 4, 32, dtype=torch.float64))
+        step(0, torch.zeros(3, 4, 32, dtype=torch.float64), kv, kv)

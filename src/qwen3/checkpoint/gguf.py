@@ -107,6 +107,14 @@ class GGUFFile:
         tensor = self.tensors[name]
         return np.frombuffer(self._map, np.uint8, tensor.num_bytes, tensor.offset)
 
+    def release(self, blocks: np.ndarray) -> None:
+        """Let the process's memory go that holds contiguous `blocks` of the file; reading them again still works."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on every system
+            offset = blocks.ctypes.data - np.frombuffer(self._map, np.uint8, 1).ctypes.data
+            begin, end = (position // mmap.PAGESIZE * mmap.PAGESIZE for position in (offset, offset + blocks.nbytes))
+            if begin < end:
+                self._map.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
 
 class _Header:
     """A position in the mapped file that moves only over bytes that are there."""

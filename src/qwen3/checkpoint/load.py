@@ -133,11 +133,11 @@ class _Read:
 
 def _plan(
     parameters: Mapping[str, StoredTensor],
-    forms: Mapping[str, Packing | None],
+    forms: Mapping[str, str | None],
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[dict[str, Weight], list[_Read]]:
-    """The parameters, packed where `forms` has a packing for them, and the reads after which they hold their values."""
+    """The parameters, packed where `forms` has a format for them, and the reads after which they hold their values."""
     # A packed model keeps no map for the sake of its norms.
     is_mappable = device.type == "cpu" and not forms
     maps: dict[Path, mmap.mmap] = {}
@@ -145,8 +145,8 @@ def _plan(
     for name, stored in parameters.items():
         path, info, shape = stored.path, stored.info, stored.info.shape
         stored_dtype = _STORED_DTYPES[info.dtype]
-        if (packing := forms.get(name)) is not None:
-            weights[name] = _empty(name, shape, packing)
+        if (format := forms.get(name)) is not None:
+            weights[name] = _empty(name, shape, format)
             pieces, run = _row_pieces(weights[name], stored_dtype), _pack
         elif stored_dtype == dtype and is_mappable and info.begin % dtype.itemsize == 0:
             if path not in maps:
@@ -177,9 +177,9 @@ def _row_pieces(weight: PackedWeight, stored_dtype: torch.dtype) -> Sequence[Pac
     return [weight.rows(begin, min(begin + step, num_rows)) for begin in range(0, num_rows, step)]
 
 
-def _empty(name: str, shape: tuple[int, ...], packing: Packing) -> PackedWeight:
+def _empty(name: str, shape: tuple[int, ...], format: str) -> PackedWeight:
     try:
-        return PackedWeight.empty(*shape, packing.bits, packing.group)
+        return PackedWeight.empty(*shape, format)
     except ValueError as error:
         raise CheckpointError(f"tensor {name}: {error}") from None
 

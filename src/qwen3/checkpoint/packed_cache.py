@@ -41,7 +41,7 @@ from qwen3.ops.packed import num_threads
 _VERSION = 1
 _ALIGNMENT = 64
 _CHUNK_BYTES = 16 << 20
-_DTYPES = {"U8": torch.uint8, "F16": torch.float16, "F32": torch.float32}
+_DTYPES = {"U8": torch.uint8, "F32": torch.float32}
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 # A file that changed this recently could change again without a difference in its times.
 _RACY_SECONDS = 2
@@ -168,7 +168,7 @@ def _read(file: Path, key: str, config: ModelConfig, packing: Packing, progress:
         model = Qwen3(config)
     shapes, forms = expected_tensors(config), packed_forms(model, packing)
     try:
-        weights = {name: _weight(name, shapes[name], form, tensors) for name, form in forms.items()}
+        weights = {name: _weight(name, shapes[name], format, tensors) for name, format in forms.items()}
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{file}: it does not fit the model: {error}") from None
     model.requires_grad_(False)
@@ -183,10 +183,10 @@ def _parts(weight: Weight | PackedVector) -> dict[str, Tensor]:
     return {"": weight.values if isinstance(weight, PackedVector) else weight.detach()}
 
 
-def _weight(name: str, shape: tuple[int, ...], form: Packing | None, tensors: Mapping[str, Tensor]) -> Weight:
+def _weight(name: str, shape: tuple[int, ...], format: str | None, tensors: Mapping[str, Tensor]) -> Weight:
     """The inverse of `_parts`."""
-    if form is not None:
-        return PackedWeight(tensors[f"{name}.quants"], tensors[f"{name}.scales"], shape, form.bits, form.group)
+    if format is not None:
+        return PackedWeight(tensors[f"{name}.quants"], tensors[f"{name}.scales"], shape, format)
     return tensors[name].view(shape)
 
 

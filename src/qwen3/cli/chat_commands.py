@@ -139,7 +139,7 @@ def _stats(session: ChatSession, screen: Screen, argument: str) -> None:
     decode, prefill = sum(u.decode_seconds for u in finished), sum(u.prefill_seconds for u in finished)
     used = finished[-1].prompt_tokens + finished[-1].completion_tokens if finished else 0
     lines = [
-        f"model      {llm.name}, {llm.config.num_parameters:,} parameters, weights in {llm.weights}",
+        f"model      {llm.name}, {llm.config.num_parameters:,} parameters, {llm.storage}",
         f"answers    {len(finished)} finished, {generated:,} tokens, {thought:,} of them thinking",
         f"context    {used:,} of {llm.max_context:,} tokens after the last finished answer",
     ]

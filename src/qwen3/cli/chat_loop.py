@@ -45,7 +45,7 @@ def run(
         converse(session, screen, pipe_reader(), is_interactive=False)
         return not screen.had_error
     screen.note(
-        f"{llm.name}: {llm.config.num_parameters:,} parameters, {llm.weights}, "
+        f"{llm.name}: {llm.config.num_parameters:,} parameters, {llm.storage}, "
         f"context {llm.max_context:,}, thinking {'on' if session.thinking else 'off'}\n"
         "/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves\n"
     )

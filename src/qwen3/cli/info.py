@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ def info(
         "stored": stored,
         "text": text,
         "sampling": _sampling(text["chat_format"], generation),
-        "memory": _memory(config),
+        "memory": _memory(config, stored),
         "weights": _weights(config, path),
         "runs": _runs(),
     }
@@ -105,6 +105,8 @@ def _gguf(path: Path) -> tuple[Facts, Facts, Facts]:
     """The same of a GGUF file, which besides tells its metadata: texts and numbers, and of lists the length."""
     from qwen3.checkpoint import gguf_model
     from qwen3.checkpoint.gguf import GGUFFile
+    from qwen3.checkpoint.gguf_load import keeps_precision
+    from qwen3.ops.packed import FORMATS, REPACKED
 
     file = GGUFFile(path)
     gguf_model.stored_parameters(file, gguf_model.model_config(file))
@@ -114,11 +116,14 @@ def _gguf(path: Path) -> tuple[Facts, Facts, Facts]:
         entry["tensors"] += 1
         entry["bytes"] += tensor.num_bytes
     num_values = sum(tensor.num_values for tensor in file.tensors.values())
+    packed_bits = sum(t.num_values * FORMATS[REPACKED[t.type]].bits_per_weight for t in file.tensors.values())
     stored = {
         "files": 1,
         "file_bytes": file.num_bytes,
         "dtypes": dtypes,
         "bits_per_weight": 8 * sum(entry["bytes"] for entry in dtypes.values()) / num_values,
+        # Once laid out for the kernels; null where the weights become plain tensors.
+        "packed_bytes": round(packed_bits / 8) if keeps_precision(file) else None,
         "metadata": {
             key: value if isinstance(value, bool | int | float | str) else f"{len(value):,} values"
             for key, value in file.metadata.items()
@@ -185,16 +190,19 @@ def _sampling(chat_format: str, stored: Facts) -> dict[str, Facts]:
     return {"thinking": with_stored(THINKING), "non_thinking": without(NON_THINKING)}
 
 
-def _memory(config: ModelConfig) -> list[dict[str, int]]:
-    """Bytes to run one conversation on a CPU in the config's dtype, for a few contexts up to the model's own."""
+def _memory(config: ModelConfig, stored: Facts | None) -> list[dict[str, int]]:
+    """Bytes to run one conversation on a CPU as it loads by default, for a few contexts up to the model's own."""
     from qwen3.memory import estimate
     from qwen3.weight_choice import STORED_FORMATS
 
-    stored_as = STORED_FORMATS[config.dtype]
+    packed_bytes = (stored or {}).get("packed_bytes")
+    stored_as = "fp32" if packed_bytes else STORED_FORMATS[config.dtype]
     contexts = [context for context in _CONTEXTS if context < config.max_context] + [config.max_context]
     rows = []
     for context in contexts:
         estimated = estimate(config, weights=stored_as, kv=stored_as, context=context)
+        if packed_bytes:
+            estimated = replace(estimated, weights=packed_bytes)
         rows.append({"context": context, **asdict(estimated), "total": estimated.total})
     return rows
 
@@ -245,10 +253,14 @@ def _sections(config: ModelConfig, facts: Mapping[str, Any]) -> dict[str, Rows]:
             (mode.replace("_", "-"), ", ".join(f"{name} {value}" for name, value in values.items()))
             for mode, values in facts["sampling"].items()
         ],
-        f"Memory to run it in {config.dtype} on a CPU": memory,
+        f"Memory to run it {_as_loaded(config, stored)} on a CPU": memory,
         "Weights on this machine": [("auto", facts["weights"]["reason"].removeprefix("weights: "))],
         f"Operations (instruction set {facts['runs']['instruction_set']})": _operations(facts["runs"]["operations"]),
     }
+
+
+def _as_loaded(config: ModelConfig, stored: Facts | None) -> str:
+    return "as stored" if (stored or {}).get("packed_bytes") else f"in {config.dtype}"
 
 
 def _architecture(config: ModelConfig) -> Rows:
@@ -287,7 +299,8 @@ def _files(path: str, stored: Mapping[str, Any]) -> Rows:
         return
     if "bits_per_weight" in stored:
         size = f"{readable_bytes(stored['file_bytes'])}, {stored['bits_per_weight']:.2f} bits a weight"
-        yield "weights", f"GGUF, {size}; dequantized when loaded"
+        runs = "run as stored, with float32 activations" if stored["packed_bytes"] else "plain float32"
+        yield "weights", f"GGUF, {size}; {runs}"
     else:
         yield "weights", f"{stored['files']} safetensors, {readable_bytes(stored['file_bytes'])}"
     for dtype, entry in stored["dtypes"].items():

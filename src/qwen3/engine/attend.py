@@ -20,19 +20,10 @@ def cached_attend(caches: Sequence[KVCache], counts: Sequence[int]) -> Attend:
     """
     for cache, count in zip(caches, counts, strict=True):
         cache.reserve(count)
-    return TorchAttend(caches, counts) if caches[0].pool.layout is None else NativeAttend(caches, counts)
-
-
-class NativeAttend:
-    """On the native kernels, for packed models."""
-
-    def __init__(self, caches: Sequence[KVCache], counts: Sequence[int]) -> None:
-        pages, starts = [cache.pages for cache in caches], [cache.length for cache in caches]
-        self._step = PagedStep(caches[0].pool.layout, pages, starts, counts)
-
-    def __call__(self, layer: int, q_THd: Tensor, k_TKd: Tensor, v_TKd: Tensor) -> Tensor:
-        self._step.write(layer, k_TKd, v_TKd)
-        return self._step.attend(layer, q_THd)
+    layout = caches[0].pool.layout
+    if layout is None:
+        return TorchAttend(caches, counts)
+    return PagedStep(layout, [cache.pages for cache in caches], [cache.length for cache in caches], counts)
 
 
 class TorchAttend:

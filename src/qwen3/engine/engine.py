@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from qwen3.engine.attend import cached_attend
 from qwen3.engine.cache import KVCache, PagePool
@@ -28,7 +29,7 @@ class Engine:
     """Runs requests on one model. Not thread-safe: one caller steps it."""
 
     def __init__(self, model: Qwen3, kv_format: str = "bfloat16") -> None:
-        """`kv_format`, of `ops.paged.KV_FORMATS`, is how a packed model keeps keys and values; others keep their dtype."""
+        """`kv_format`, one of KV_FORMATS, is how a packed model keeps keys and values; others keep their dtype."""
         self._model = model
         self._pool = PagePool(model.config, model.dtype, model.device, kv_format if model.is_packed else None)
         self._waiting: deque[Request] = deque()
@@ -59,6 +60,27 @@ class Engine:
             self._advance(requests)
         self._forget_finished()
 
+    @torch.inference_mode()
+    def hidden(self, token_ids: Sequence[int]) -> Tensor:
+        """Hidden states [T, D] of a text of its own, in passes as a request's prompt takes them."""
+        cache = KVCache(self._pool)
+        chunks = [token_ids[begin : begin + PREFILL_CHUNK] for begin in range(0, len(token_ids), PREFILL_CHUNK)]
+        try:
+            return torch.cat([self._forward([cache], [chunk]) for chunk in chunks])
+        finally:
+            cache.release()
+
+    def _forward(self, caches: Sequence[KVCache], chunks: Sequence[Sequence[int]]) -> Tensor:
+        """Hidden states of the next tokens of several sequences, whose caches then hold them."""
+        counts = [len(chunk) for chunk in chunks]
+        tokens_T = torch.tensor([token for chunk in chunks for token in chunk])
+        positions_T = torch.cat([torch.arange(c.length, c.length + n) for c, n in zip(caches, counts, strict=True)])
+        device = self._model.device
+        hidden_TD = self._model(tokens_T.to(device), positions_T.to(device), cached_attend(caches, counts))
+        for cache, count in zip(caches, counts, strict=True):
+            cache.advance(count)
+        return hidden_TD
+
     def _passes(self) -> Iterator[list[Request]]:
         """The running requests, as they share passes of at most PREFILL_CHUNK tokens.
 
@@ -82,17 +104,11 @@ class Engine:
     def _advance(self, requests: list[Request]) -> None:
         """One pass over the next tokens of `requests`, and a drawn token for each that is then complete."""
         started = time.perf_counter()
-        device = self._model.device
         caches: list[KVCache] = [request.cache for request in requests]
         starts = [cache.length for cache in caches]
         chunks = [request.tokens_from(start, PREFILL_CHUNK) for request, start in zip(requests, starts, strict=True)]
-        counts = [len(chunk) for chunk in chunks]
-        tokens_T = torch.tensor([token for chunk in chunks for token in chunk], device=device)
-        positions_T = torch.cat([torch.arange(c.length, c.length + n) for c, n in zip(caches, counts, strict=True)])
-        hidden_TD = self._model(tokens_T, positions_T.to(device), cached_attend(caches, counts))
-        for cache, count in zip(caches, counts, strict=True):
-            cache.advance(count)
-        last_rows = [hidden_nD[-1] for hidden_nD in hidden_TD.split(counts)]
+        hidden_TD = self._forward(caches, chunks)
+        last_rows = [hidden_nD[-1] for hidden_nD in hidden_TD.split([len(chunk) for chunk in chunks])]
         complete = [i for i, request in enumerate(requests) if caches[i].length == request.num_tokens]
         if complete:
             logits = self._model.logits(torch.stack([last_rows[i] for i in complete])).float()

@@ -46,7 +46,7 @@ from qwen3.engine.request import (
     Usage,
 )
 from qwen3.engine.thinking import ThinkingBudget
-from qwen3.model import CausalAttend
+from qwen3.model.transforms import storage_of
 from qwen3.tokenizer import Tokenizer
 
 # Qwen3 Technical Report, section 4.3, as the official documentation's code has it.
@@ -82,8 +82,7 @@ class ChatResult:
 class LLM:
     """A model with its tokenizer and chat format, ready to generate on this machine.
 
-    Not thread-safe: streams may be interleaved in one thread, each advances all of them. `weights` says how the
-    matrices are kept: 'int8', 'int4', or a dtype's name.
+    Not thread-safe: streams may be interleaved in one thread, each advances all of them.
     """
 
     def __init__(
@@ -105,8 +104,8 @@ class LLM:
 
         Args:
             model: a directory, a GGUF file, a hub name such as 'Qwen/Qwen3-4B', or 'builtin'.
-            dtype: 'float32', 'bfloat16' or 'float16'; None keeps the checkpoint's. The weights of a quantized GGUF
-                file are dequantized into it, by default into bfloat16, and need its memory.
+            dtype: 'float32', 'bfloat16' or 'float16'; None keeps the checkpoint's. A GGUF file is dequantized into it;
+                None runs it on the CPU at its own precision, with float32 activations.
             weights: 'int8' or 'int4' packs the matrices in groups of 32, as they are read, for the native CPU kernels:
                 less memory, and several times the speed. 'bf16' is another word for dtype 'bfloat16'. 'auto' chooses
                 by the model's size and the memory that is free (`qwen3.weight_choice`), and leaves as they are GGUF
@@ -135,7 +134,7 @@ class LLM:
             self.tokenizer = Tokenizer.load(path)
             self.format = load_format(path)
             generation = load_generation_config(path)
-        self.model, self.weights = load_checkpoint(
+        self.model = load_checkpoint(
             source,
             dtype=dtype,
             weights=weights,
@@ -160,6 +159,11 @@ class LLM:
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
+
+    @property
+    def storage(self) -> str:
+        """The weights' formats and the dtype of activations, such as 'q4_k + q6_k weights in float32'."""
+        return storage_of(self.model)
 
     def defaults(self, thinking: bool = True) -> SamplingParams:
         """The sampling that the checkpoint, or for the other mode the model card, recommends."""
@@ -271,13 +275,10 @@ class LLM:
         generation = self._raw(prompt, params or self.defaults(thinking=False))
         return self._events(generation.request, generation.parser)
 
-    @torch.inference_mode()
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """Next-token logits of every position: float32 [T, V]."""
         self._check_prompt(token_ids)
-        tokens_T = torch.tensor(list(token_ids), device=self.model.device)
-        positions_T = torch.arange(len(tokens_T), device=tokens_T.device)
-        return self.model.logits(self.model(tokens_T, positions_T, CausalAttend([len(tokens_T)]))).float()
+        return self.model.logits(self._engine.hidden(token_ids)).float()
 
     # ---- Requests ---------------------------------------------------------------------------------------------
 

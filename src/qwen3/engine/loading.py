@@ -35,8 +35,8 @@ def load_checkpoint(
     device: str,
     progress: Progress | None,
     notify: Notify | None,
-) -> tuple[Qwen3, str]:
-    """The model of a directory or GGUF file, and how its matrices are kept: 'int8', 'int4' or a dtype's name.
+) -> Qwen3:
+    """The model of a directory or GGUF file.
 
     Arguments are `LLM`'s. Raises RequestError where they contradict each other, MemoryShortageError where the weights
     do not fit, and what the readers raise.
@@ -52,19 +52,19 @@ def load_checkpoint(
         dtype, weights = "bfloat16", None
 
     if isinstance(source, GGUFFile):
-        model = load_gguf(source, dtype=dtype, device=device, progress=progress)
+        # Packing anew starts from plain weights.
+        plain = "bfloat16" if weights in PACKINGS else dtype
+        model = load_gguf(source, dtype=plain, device=device, progress=progress)
         if weights in PACKINGS:
             quantize_weights(model, PACKINGS[weights].bits)
-    else:
-        if is_cpu:
-            weights = _chosen(source, dtype, weights, notify)
-        if weights not in PACKINGS:
-            model = load_model(source, dtype=dtype, device=device, progress=progress)
-        elif cache_packed:
-            model = load_cached(source, PACKINGS[weights], progress=progress)
-        else:
-            model = load_model(source, packing=PACKINGS[weights], progress=progress)
-    return model, weights if weights in PACKINGS else str(model.dtype).removeprefix("torch.")
+        return model
+    if is_cpu:
+        weights = _chosen(source, dtype, weights, notify)
+    if weights not in PACKINGS:
+        return load_model(source, dtype=dtype, device=device, progress=progress)
+    if cache_packed:
+        return load_cached(source, PACKINGS[weights], progress=progress)
+    return load_model(source, packing=PACKINGS[weights], progress=progress)
 
 
 def _chosen(directory: Path, dtype: str | None, weights: str | None, notify: Notify | None) -> str:

@@ -7,6 +7,7 @@ model as it was (`checkpoint.load`), and `quantize_weights` packs a model that i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 
 from qwen3.model.layers import Embedding, Linear, RMSNorm
 from qwen3.model.transformer import Qwen3
-from qwen3.ops import Weight
-from qwen3.ops.packed import pack
+from qwen3.ops import PackedWeight, Weight
+from qwen3.ops.packed import pack_into
 from qwen3.ops.paged import PackedVector
 
 
@@ -27,13 +28,18 @@ class Packing:
     bits: int
     group: int = 32
 
+    @property
+    def format(self) -> str:
+        """The name of a packed weight's format (`ops.packed.FORMATS`)."""
+        return f"int{self.bits}-g{self.group}"
+
 
 PACKINGS = {"int8": Packing(8), "int4": Packing(4)}
 """By the names that users know."""
 
 
-def packed_forms(model: Qwen3, packing: Packing) -> dict[str, Packing | None]:
-    """How each parameter, by name, is stored in a packed model; None stands for float32.
+def packed_forms(model: Qwen3, packing: Packing) -> dict[str, str | None]:
+    """The format of each parameter, by name, in a packed model; None stands for float32.
 
     Projections, experts and the head follow `packing`, a tied embedding with them; an embedding of its own takes 8
     bits. Routers and norms become float32, as do the activations. The model may be on the meta device.
@@ -43,12 +49,12 @@ def packed_forms(model: Qwen3, packing: Packing) -> dict[str, Packing | None]:
     if model.config.head_dim % 16:
         raise ValueError(f"head_dim {model.config.head_dim} is not a multiple of 16, which the native kernels need")
     routers = {block.mlp.gate for block in model.model.layers if hasattr(block.mlp, "gate")}
-    forms: dict[str, Packing | None] = {}
+    forms: dict[str, str | None] = {}
     for owner, module in model.named_modules():
         if isinstance(module, Linear) and module not in routers:
-            form = packing
+            form = packing.format
         elif isinstance(module, Embedding):
-            form = packing if model.config.tie_word_embeddings else Packing(8, packing.group)
+            form = (packing if model.config.tie_word_embeddings else Packing(8, packing.group)).format
         else:
             form = None
         forms |= {f"{owner}.{name}": form for name, _ in module.named_parameters(recurse=False)}
@@ -56,10 +62,11 @@ def packed_forms(model: Qwen3, packing: Packing) -> dict[str, Packing | None]:
 
 
 def replace_weights(model: Qwen3, weights: Iterable[tuple[str, Weight]]) -> None:
-    """Put weights that have the forms of `packed_forms` in the place of the parameters they are named after.
+    """Put a packed model's weights, all of them, in the place of the parameters they are named after.
 
-    The model can then be run but not trained. A dense model's rows no longer depend on one another
-    (`has_independent_rows`); a sparse one's still do, because its routers are torch's products.
+    Matrices but routers are packed, in formats that may differ; all else is float32. Norms go to the native kernels,
+    and with them attention and its cache. The model can then be run but not trained. A dense model's rows no longer
+    depend on one another (`has_independent_rows`); a sparse one's still do, because its routers are torch's products.
     """
     for name, weight in weights:
         owner, _, attribute = name.rpartition(".")
@@ -80,9 +87,24 @@ def quantize_weights(model: Qwen3, bits: int, group: int = 32) -> None:
     Raises ValueError for a matrix whose columns do not divide into groups.
     """
 
-    def stored(name: str, form: Packing | None) -> Weight:
+    def stored(name: str, format: str | None) -> Weight:
         weight = model.get_parameter(name).detach()
-        return weight.float() if form is None else pack(weight.contiguous(), form.bits, form.group)
+        if format is None:
+            return weight.float()
+        packed = PackedWeight.empty(*weight.shape, format)
+        pack_into(packed, weight.contiguous())
+        return packed
 
     forms = packed_forms(model, Packing(bits, group))
-    replace_weights(model, ((name, stored(name, form)) for name, form in forms.items()))
+    replace_weights(model, ((name, stored(name, format)) for name, format in forms.items()))
+
+
+def storage_of(model: Qwen3) -> str:
+    """What the model computes with, for people: 'bfloat16', or the formats of packed weights, the most bytes first."""
+    sizes: Counter[str] = Counter()
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, PackedWeight):
+            sizes[weight.format] += weight.nbytes
+    dtype = str(model.dtype).removeprefix("torch.")
+    return f"{' + '.join(format for format, _ in sizes.most_common())} weights in {dtype}" if sizes else dtype

@@ -1,7 +1,8 @@
 """The coarse operations that the model is written in, chosen by the type of their weights.
 
-A torch tensor takes the plain form in `reference`, which is every operation's specification; a `PackedWeight` or
-`PackedVector` takes the native CPU kernels in `packed` and `paged`. There is no fallback from one to the other: `IMPLEMENTATIONS` says what runs.
+A torch tensor takes the plain form in `reference`, which is every operation's specification; a `PackedWeight` or a
+`PackedVector` takes the native CPU kernels in `packed` and `paged`. There is no fallback from one to the other:
+`IMPLEMENTATIONS` says what runs.
 """
 
 from __future__ import annotations
@@ -93,9 +94,7 @@ def norm_linear(x_TD: Tensor, norm_weight_D: Vector, eps: float, weights: Sequen
     return reference.norm_linear(x_TD, norm_weight_D, eps, weights)
 
 
-def swiglu_linear(
-    gate_TF: Tensor, up_TF: Tensor, down_weight_DF: Weight, residual_TD: Tensor | None = None
-) -> Tensor:
+def swiglu_linear(gate_TF: Tensor, up_TF: Tensor, down_weight_DF: Weight, residual_TD: Tensor | None = None) -> Tensor:
     """SwiGLU and the projection down, added to the residual if there is one: [T, F], [T, F] -> [T, D]."""
     form = packed.packed_swiglu_linear if isinstance(down_weight_DF, PackedWeight) else reference.swiglu_linear
     return form(gate_TF, up_TF, down_weight_DF, residual_TD)

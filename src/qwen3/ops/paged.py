@@ -122,25 +122,30 @@ class PagedStep:
             place_of(instruction_set), layout.native, addresses, list(starts), list(counts)
         )
 
+    def __call__(self, layer: int, q_THd: Tensor, k_TKd: Tensor, v_TKd: Tensor) -> Tensor:
+        """Write the tokens' keys and values, then attend: each token over its sequence up to itself -> [T, H, d]."""
+        layout, T, H = self._layout, self._num_tokens, q_THd.shape[1]
+        if H % layout.num_kv_heads or not 0 < H <= _MAX_GROUP * layout.num_kv_heads:
+            raise ValueError(f"{H} query heads do not fit {layout.num_kv_heads} key-value heads")
+        self._check_layer(layer)
+        check("queries", q_THd, _FLOAT32, (T, H, layout.head_dim))
+        check("keys", k_TKd, _FLOAT32, (T, layout.num_kv_heads, layout.head_dim))
+        check("values", v_TKd, _FLOAT32, k_TKd.shape)
+        out_THd = torch.empty_like(q_THd)
+        _native.attend(self._step, layer, H, q_THd.data_ptr(), k_TKd.data_ptr(), v_TKd.data_ptr(), out_THd.data_ptr())
+        return out_THd
+
     def write(self, layer: int, k_TKd: Tensor, v_TKd: Tensor) -> None:
-        """Put the tokens' keys and values into their slots."""
+        """Only put keys and values [T, K, d] into their slots."""
         layout = self._layout
-        shape = (self._num_tokens, layout.num_kv_heads, layout.head_dim)
-        if not 0 <= layer < layout.num_layers:
-            raise ValueError(f"the cache has no layer {layer}")
-        check("keys", k_TKd, _FLOAT32, shape)
-        check("values", v_TKd, _FLOAT32, shape)
+        self._check_layer(layer)
+        check("keys", k_TKd, _FLOAT32, (self._num_tokens, layout.num_kv_heads, layout.head_dim))
+        check("values", v_TKd, _FLOAT32, k_TKd.shape)
         _native.write_kv(self._step, layer, k_TKd.data_ptr(), v_TKd.data_ptr())
 
-    def attend(self, layer: int, q_THd: Tensor) -> Tensor:
-        """Causal grouped-query attention of the tokens over their sequences up to themselves -> [T, H, d]."""
-        layout, H = self._layout, q_THd.shape[1]
-        if not 0 <= layer < layout.num_layers or H % layout.num_kv_heads or _MAX_GROUP * layout.num_kv_heads < H:
-            raise ValueError(f"{H} query heads in layer {layer} do not fit {layout.num_kv_heads} key-value heads")
-        check("queries", q_THd, _FLOAT32, (self._num_tokens, H, layout.head_dim))
-        out_THd = torch.empty_like(q_THd)
-        _native.attend(self._step, layer, H, q_THd.data_ptr(), out_THd.data_ptr())
-        return out_THd
+    def _check_layer(self, layer: int) -> None:
+        if not 0 <= layer < self._layout.num_layers:
+            raise ValueError(f"the cache has no layer {layer}")
 
 
 _FLOAT32 = (torch.float32,)

@@ -39,9 +39,7 @@ def norm_linear(x_TD: Tensor, norm_weight_D: Tensor, eps: float, weights: Sequen
     return [linear(normed_TD, weight_ND) for weight_ND in weights]
 
 
-def swiglu_linear(
-    gate_TF: Tensor, up_TF: Tensor, down_weight_DF: Tensor, residual_TD: Tensor | None = None
-) -> Tensor:
+def swiglu_linear(gate_TF: Tensor, up_TF: Tensor, down_weight_DF: Tensor, residual_TD: Tensor | None = None) -> Tensor:
     """SwiGLU (arXiv 2002.05202) and the projection down, added to the residual: [T, F], [T, F] -> [T, D]."""
     return linear(F.silu(gate_TF) * up_TF, down_weight_DF, residual_TD)
 
