@@ -66,7 +66,7 @@ def main() -> None:
         )
 
     T = min(512, depth)
-    layout, pages = filled("bfloat16", 1, depth)
+    layout, pages = filled("bf16", 1, depth)
     step = PagedStep(layout, [pages], [depth - T], [T])
     inputs = [torch.randn(T, n, D) for n in (H, K, K)]
     heads_first = [torch.randn(1, n, S, D) for n, S in ((H, T), (K, depth), (K, depth))]

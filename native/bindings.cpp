@@ -106,9 +106,10 @@ qwen3::Activations activations_at(const qwen3::Kernels& kernels, uintptr_t buffe
   return at;
 }
 
-bool pack(size_t place, const qwen3::PackedMatrix& to, uintptr_t weight_NK, bool is_bf16) {
+bool pack(size_t place, const qwen3::PackedMatrix& to, uintptr_t weight_NK, int type) {
   const nb::gil_scoped_release release;
-  return qwen3::pack(kernels_at(place), reinterpret_cast<const void*>(weight_NK), precision_of(is_bf16), to);
+  return qwen3::pack(kernels_at(place), reinterpret_cast<const void*>(weight_NK),
+                     static_cast<qwen3::WeightRows::Type>(type), to);
 }
 
 void pack_quantized(const qwen3::PackedMatrix& to, uintptr_t quants_NK, uintptr_t scales_NG) {

@@ -100,10 +100,18 @@ using QuantizeToken = void(const TokenSource& source, size_t num_columns, size_t
 // Writes one token of TokenBlock::values, from the pointer on: float32, rounded nowhere.
 using FloatToken = void(const TokenSource& source, size_t num_columns, size_t num_tokens, float* values);
 
-// Quantizes one row of weights for kInt4 or kInt8: unsigned quants, one byte each, in column order, and fp16 scales.
-// False if a weight is not finite or a scale exceeds fp16's range.
-using QuantizeRow = bool(const void* weight_K, bool is_bf16, size_t num_columns, int bits, size_t scale_columns,
-                         uint8_t* quants_K, uint16_t* scales_G);
+// Up to 16 rows of a weight matrix in a type that files have, one after the other.
+struct WeightRows {
+  enum Type : int { kFloat32, kBfloat16, kFloat16 };
+  Type type;
+  const void* values;
+  size_t num_rows;
+};
+
+// Quantizes 16 rows of weights into a panel: quants and fp16 scales as Panel says; rows that are not there become
+// zeros. False if a weight is not finite or a scale exceeds fp16's range.
+using PackPanel = bool(const WeightRows& rows, size_t num_columns, int bits, size_t scale_columns, uint8_t* quants,
+                       uint16_t* scales);
 
 // Attention over a paged cache: docs/kernels.md draws a page and gives the reasons.
 constexpr size_t kPageTokens = 32;
@@ -168,7 +176,7 @@ MatvecBf16 matvec_bf16;
 extern const MatmulPanels matmul;
 QuantizeToken quantize_token;
 FloatToken float_token;
-QuantizeRow quantize_row;
+PackPanel pack_panel;
 extern const AttentionKernels attention;
 }  // namespace generic
 namespace avx2 {
@@ -176,7 +184,7 @@ MatvecBf16 matvec_bf16;
 extern const MatmulPanels matmul;
 QuantizeToken quantize_token;
 FloatToken float_token;
-QuantizeRow quantize_row;
+PackPanel pack_panel;
 extern const AttentionKernels attention;
 }  // namespace avx2
 namespace avx_vnni {
@@ -186,7 +194,7 @@ namespace avx512 {
 MatvecBf16 matvec_bf16;
 QuantizeToken quantize_token;
 FloatToken float_token;
-QuantizeRow quantize_row;
+PackPanel pack_panel;
 extern const AttentionKernels attention;
 }  // namespace avx512
 namespace avx512_vnni {
@@ -196,7 +204,7 @@ namespace neon {
 MatvecBf16 matvec_bf16;
 QuantizeToken quantize_token;
 FloatToken float_token;
-QuantizeRow quantize_row;
+PackPanel pack_panel;
 extern const AttentionKernels attention;
 }  // namespace neon
 namespace neon_dotprod {
@@ -211,7 +219,7 @@ struct Kernels {
   const MatmulPanels* matmul;
   QuantizeToken* quantize_token;
   FloatToken* float_token;
-  QuantizeRow* quantize_row;
+  PackPanel* pack_panel;
   const AttentionKernels* attention;
 };
 

@@ -93,13 +93,15 @@ void clear_panel(const PackedMatrix& matrix, size_t index) {
   std::fill_n(matrix.scales + index * matrix.panel_scales(), matrix.panel_scales(), uint8_t{0});
 }
 
-bool pack(const Kernels& kernels, const void* weight_NK, Precision precision, const PackedMatrix& to) {
-  const size_t row_bytes = to.num_columns * bytes_of(precision);
+bool pack(const Kernels& kernels, const void* weight_NK, WeightRows::Type type, const PackedMatrix& to) {
+  const size_t panel_bytes = kPanelRows * to.num_columns * (type == WeightRows::kFloat32 ? 4 : 2);
   std::atomic<bool> is_good{true};
-  for_each_panel(to, [&](size_t row, uint8_t* quants_K, uint16_t* scales_G) {
-    const void* weight_K = static_cast<const char*>(weight_NK) + row * row_bytes;
-    if (!kernels.quantize_row(weight_K, precision == Precision::kBfloat16, to.num_columns, bits_of(to),
-                              to.format->block_columns, quants_K, scales_G)) {
+  parallel_for(to.num_panels(), [&](size_t index) {
+    const size_t num_rows = std::min(kPanelRows, to.num_rows - index * kPanelRows);
+    const WeightRows rows{type, static_cast<const char*>(weight_NK) + index * panel_bytes, num_rows};
+    if (!kernels.pack_panel(rows, to.num_columns, bits_of(to), to.format->block_columns,
+                            to.quants + index * to.panel_quants(),
+                            reinterpret_cast<uint16_t*>(to.scales + index * to.panel_scales()))) {
       is_good = false;
     }
   });

@@ -18,6 +18,7 @@ LIGHT = {
     "qwen3.strict_json": set(),
     "qwen3.hardware": set(),
     "qwen3.memory": set(),
+    "qwen3.weight_choice": set(),
     "qwen3.quant.blocks": set(),
     "qwen3.quant.formats": set(),
     "qwen3.tokenizer": {"tokenizers"},
@@ -45,13 +46,15 @@ MAY_IMPORT = {
     "qwen3.ops": {"qwen3._native", "qwen3.quant.blocks"},
     "qwen3.model": {"qwen3.ops"} | CONFIG,
     "qwen3.checkpoint": CONFIG,
-    "qwen3.checkpoint.load": {"qwen3.model"} | CONFIG,
+    "qwen3.checkpoint.load": {"qwen3.model", "qwen3.ops"} | CONFIG,
+    "qwen3.checkpoint.packed_cache": {"qwen3.model", "qwen3.ops"} | CONFIG,
     "qwen3.checkpoint.gguf_load": {"qwen3.model", "qwen3.ops", "qwen3.quant.blocks"},
     "qwen3.engine": {"qwen3.model", "qwen3.ops"} | CONFIG,
+    "qwen3.engine.loading": {"qwen3.model", "qwen3.checkpoint", "qwen3.hardware", "qwen3.weight_choice"},
     "qwen3.engine.llm": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,
     "qwen3.train": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,
-    "qwen3.cli": {"qwen3", "qwen3.memory", "qwen3.checkpoint", "qwen3.engine", "qwen3.ops", "qwen3.train"}
-    | {"qwen3.model.random"}
+    "qwen3.cli": {"qwen3", "qwen3.memory", "qwen3.hardware", "qwen3.weight_choice", "qwen3.checkpoint"}
+    | {"qwen3.engine", "qwen3.ops", "qwen3.train", "qwen3.model.random"}
     | CONFIG
     | TEXT,
 }

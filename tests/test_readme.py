@@ -40,7 +40,7 @@ def test_there_is_something_to_test():
 
 def test_python_example_runs():
     (example,) = [block for language, block in BLOCKS if language == "python"]
-    code = example.replace('"Qwen/Qwen3-4B", dtype="bfloat16"', '"builtin"')
+    code = example.replace('"Qwen/Qwen3-4B", weights="auto"', '"builtin"')
     assert code != example
     code = re.sub(r"\[785, 6722, 315\]", "[1, 2, 3]", code)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -7,4 +7,7 @@
 
 namespace qwen3::avx2 {
 #include "../quantize.inc"
+
+static constexpr size_t kWidth = 8;
+#include "../pack_panel.inc"
 }

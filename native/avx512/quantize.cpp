@@ -7,4 +7,7 @@
 
 namespace qwen3::avx512 {
 #include "../quantize.inc"
+
+static constexpr size_t kWidth = 16;
+#include "../pack_panel.inc"
 }

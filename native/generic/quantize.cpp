@@ -7,4 +7,7 @@
 
 namespace qwen3::generic {
 #include "../quantize.inc"
+
+static constexpr size_t kWidth = 4;
+#include "../pack_panel.inc"
 }

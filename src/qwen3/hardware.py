@@ -4,11 +4,16 @@ A card's advertised "GB" are GiB, of which error correction and the board's firm
 cards are what the vendor's own tool (nvidia-smi, amd-smi) reports as total. A Mac lets its GPU take two thirds of
 the memory up to 36 GB and three quarters above (Metal's recommendedMaxWorkingSetSize). For plain machines the
 share is our advice: a quarter of a laptop and a tenth of a server stay with the system and other programs.
+`available_bytes` asks the machine that this runs on.
 """
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 MIB, GIB = 2**20, 2**30
 
@@ -51,3 +56,49 @@ MACHINES: tuple[Machine, ...] = (
     *(_share("laptop", gib, 3 / 4) for gib in (8, 16, 32)),
     *(_share("server", gib, 9 / 10) for gib in (64, 128, 256)),
 )
+
+
+def available_bytes(root: Path = Path("/")) -> int:
+    """Memory that this process can still take without pushing anything out.
+
+    On Linux what the kernel says is available, or what the process's control groups leave, if that is less; elsewhere
+    our share of all memory, as for a laptop. `root` is where the system's files are.
+    """
+    meminfo = root / "proc/meminfo"
+    if not meminfo.is_file():
+        return total_bytes() * 3 // 4
+    available = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())
+    free = int(available[1]) * 1024 if available else total_bytes()
+    return max(0, min([free, *_left_by_control_groups(root)]))
+
+
+def total_bytes() -> int:
+    """The machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _left_by_control_groups(root: Path) -> Iterator[int]:
+    """What each control group of this process, and each above it, has left of its limit; of either version."""
+    groups = root / "proc/self/cgroup"
+    for line in groups.read_text().splitlines() if groups.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, limit, used, cache = "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            mount, limit, used = "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cache = "total_inactive_file"
+        else:
+            continue
+        group = Path(path.lstrip("/"))
+        # In a container the own group may be mounted as the root.
+        for each in (group, *group.parents):
+            folder = root / mount / each
+            text = _text(folder / limit)
+            if text.isdecimal():
+                # Pages of files that nobody uses are given up before anything fails.
+                reclaimable = re.search(rf"^{cache} (\d+)", _text(folder / "memory.stat"), re.MULTILINE)
+                yield int(text) - int(_text(folder / used) or 0) + (int(reclaimable[1]) if reclaimable else 0)
+
+
+def _text(file: Path) -> str:
+    return file.read_text().strip() if file.is_file() else ""

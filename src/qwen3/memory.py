@@ -286,5 +286,5 @@ def _require_positive(**numbers: int) -> None:
 
 
 def _activation_size(weights: str | Format) -> int:
-    """Bytes of one activation: float32 weights compute in float32, all others in 16 bits."""
-    return 4 if find_format(weights) == FORMATS["fp32"] else 2
+    """Bytes of one activation: float32 and packed weights compute in float32, all others in 16 bits."""
+    return 4 if find_format(weights) in (FORMATS["fp32"], FORMATS["int8"], FORMATS["int4"]) else 2

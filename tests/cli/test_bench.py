@@ -98,7 +98,7 @@ def test_ctrl_c_prints_what_is_measured(qwen3, checkpoint, monkeypatch):
         (["--prompt", "0", "--generate", "0"], "nothing to measure"),
         (["--depth", "900", "--prompt", "200"], "context of 1,024"),
         (["--random", "0.7b"], "Qwen3-0.6B, Qwen3-1.7B"),
-        (["--random", "0.6b", "--weights", "q4"], "int4, int8, bf16"),
+        (["--random", "0.6b", "--weights", "q4"], "int8, int4, bf16"),
         (["no-such-model"], "no-such-model"),
     ],
 )

@@ -140,3 +140,27 @@ def test_a_prompt_beyond_the_context_names_both_numbers(qwen3, checkpoint):
     assert result.exit_code == 1
     assert result.stderr.startswith("qwen3: the prompt has ")
     assert " 64" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "stderr"),
+    [
+        ((), "weights: int8, "),
+        (("--weights", "bf16"), ""),
+        (("--dtype", "float32"), ""),
+    ],
+)
+def test_stderr_says_how_weights_are_kept_where_it_was_decided(qwen3, checkpoint, monkeypatch, options, stderr):
+    monkeypatch.setattr("qwen3.weight_choice._SMALL_PARAMETERS", 0)
+    result = qwen3("generate", checkpoint, "the cat", "--raw", "--max-tokens", 2, *options)
+    assert result.exit_code == 0
+    assert result.stderr.startswith(stderr) if stderr else "weights" not in result.stderr
+
+
+def test_cached_weights_give_the_same_answer(qwen3, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN3_CACHE", str(tmp_path))
+    arguments = ("generate", checkpoint, "the cat", "--raw", "--max-tokens", 8, "--seed", 1, "--weights", "int4")
+    plain, first, second = (qwen3(*arguments, *more) for more in ((), ("--cache-packed",), ("--cache-packed",)))
+    assert plain.exit_code == 0
+    assert plain.stdout == first.stdout == second.stdout
+    assert len(list((tmp_path / "packed").glob("*.safetensors"))) == 1

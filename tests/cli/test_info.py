@@ -47,6 +47,15 @@ def test_a_directory_is_described_from_its_files(qwen3, checkpoint):
     assert "1 safetensors" in text
 
 
+def test_info_says_how_this_machine_would_keep_the_weights(qwen3, checkpoint, monkeypatch):
+    assert json.loads(qwen3("info", checkpoint, "--json").stdout)["weights"]["auto"] == "float32"
+    for free, name in ((64 * 10**9, "int8"), (4 * 10**9, "int4"), (10**9, "none")):
+        monkeypatch.setattr("qwen3.hardware.available_bytes", lambda free=free: free)
+        facts = json.loads(qwen3("info", "Qwen3-4B", "--json").stdout)
+        assert facts["weights"]["auto"] == name
+        assert facts["weights"]["reason"].removeprefix("weights: ") in qwen3("info", "Qwen3-4B").stdout
+
+
 def test_a_damaged_file_is_one_clear_line(qwen3, checkpoint, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()

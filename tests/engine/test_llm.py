@@ -4,12 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from packed_models import assert_equal
 from transformers import AutoModelForCausalLM
 
-from qwen3 import LLM, SamplingParams
+from qwen3 import LLM, SamplingParams, weight_choice
 from qwen3.chat import ChatError, Content, Reasoning, fold, render
+from qwen3.checkpoint.load import load_model
+from qwen3.engine import loading
 from qwen3.engine.llm import BUDGET_SENTENCE
 from qwen3.engine.request import NON_THINKING, THINKING, ContextError, Finished, FinishReason, RequestError
+from qwen3.model.transforms import PACKINGS, quantize_weights
 
 HELLO = [{"role": "user", "content": "The quick fox?"}]
 SHORT = SamplingParams(temperature=0.8, seed=5, max_tokens=24)
@@ -149,3 +153,96 @@ def test_yarn_stretches_the_context(tiny_checkpoint):
     llm = LLM(tiny_checkpoint, yarn=4.0)
     assert llm.max_context == 131_072
     assert not torch.equal(llm.logits([5, 6, 7]), LLM(tiny_checkpoint).logits([5, 6, 7]))
+
+
+# ---- How weights are kept -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def every_model_is_large(monkeypatch):
+    monkeypatch.setattr(weight_choice, "_SMALL_PARAMETERS", 0)
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_weights_by_name_are_packed_as_they_are_read(tiny_checkpoint, weights):
+    llm = LLM(tiny_checkpoint, weights=weights)
+    expected = load_model(tiny_checkpoint)
+    quantize_weights(expected, PACKINGS[weights].bits)
+    assert_equal(llm.model, expected)
+    assert llm.storage == f"{weights}-g32 weights in float32"
+
+
+def test_by_default_and_for_small_models_no_number_changes(tiny_checkpoint, llm):
+    lines = []
+    auto = LLM(tiny_checkpoint, weights="auto", notify=lines.append)
+    assert (auto.storage, lines, llm.storage) == ("float32", [], "float32")
+    assert torch.equal(auto.logits([5, 6, 7]), llm.logits([5, 6, 7]))
+
+
+def test_auto_packs_a_large_model_and_says_so_before_it_loads(tiny_checkpoint, every_model_is_large):
+    calls = []
+    llm = LLM(
+        tiny_checkpoint,
+        weights="auto",
+        notify=lambda line: calls.append(line),
+        progress=lambda done, total: calls.append(done),
+    )
+    assert llm.storage.startswith("int8")
+    assert calls[0].startswith("weights: int8, ")
+    assert len(calls) > 1
+
+
+@pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"dtype": "float16"}])
+def test_auto_leaves_alone_what_has_a_dtype(tiny_checkpoint, every_model_is_large, options):
+    lines = []
+    assert LLM(tiny_checkpoint, weights="auto", notify=lines.append, **options).storage == options["dtype"]
+    assert lines == []
+
+
+def test_bf16_is_a_dtype(tiny_checkpoint):
+    llm = LLM(tiny_checkpoint, weights="bf16")
+    assert (llm.storage, llm.dtype, llm.config.dtype) == ("bfloat16", torch.bfloat16, "bfloat16")
+
+
+@pytest.mark.parametrize("weights", [None, "auto", "int4"])
+def test_what_cannot_fit_is_refused_before_anything_is_loaded(
+    tiny_checkpoint, every_model_is_large, monkeypatch, weights
+):
+    monkeypatch.setattr(loading, "available_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: pytest.fail("it loads"))
+    with pytest.raises(weight_choice.MemoryShortageError, match=r"need 0\.\d GB, but 0\.0 GB of memory are free"):
+        LLM(tiny_checkpoint, weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "int3"}, "'int3' is not one of auto, bf16, int8, int4"),
+        ({"weights": "int8", "dtype": "float32"}, "both say how weights are kept"),
+        ({"weights": "bf16", "dtype": "float32"}, "both say how weights are kept"),
+        ({"weights": "int4", "device": "cuda"}, "are for the CPU; on cuda"),
+    ],
+)
+def test_weights_that_contradict_other_options_are_refused(tiny_checkpoint, options, message):
+    with pytest.raises(RequestError, match=message):
+        LLM(tiny_checkpoint, **options)
+
+
+def test_packed_weights_from_the_cache_give_the_same_text(tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN3_CACHE", str(tmp_path))
+    texts = [
+        LLM(tiny_checkpoint, weights="int8", cache_packed=cached).generate("The", SHORT)[0].text
+        for cached in (False, True, True)
+    ]
+    assert len(set(texts)) == 1
+    assert len(list((tmp_path / "packed").iterdir())) == 1
+
+
+def test_keys_and_values_are_kept_as_asked_for():
+    prompt, params = "1 2 3 4", SamplingParams(temperature=0, max_tokens=8)
+    exact = LLM(weights="int8", kv="fp32").generate(prompt, params)[0]
+    assert LLM(weights="int8", kv="bf16").generate(prompt, params)[0].token_ids == exact.token_ids
+    with pytest.raises(RequestError, match="'q4' is not one of fp32, bf16"):
+        LLM(kv="q4")
+    with pytest.raises(RequestError, match="this one keeps keys and values in"):
+        LLM(kv="int8")

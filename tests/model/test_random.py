@@ -97,7 +97,7 @@ def test_matrices_differ_and_a_seed_repeats():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="int4, int8, bf16, not 'q4_0'"):
+    with pytest.raises(ValueError, match="int8, int4, bf16, not 'q4_0'"):
         random_model(DENSE, "q4_0")
     with pytest.raises(ValueError, match="blocks of 128"):
         random_model(replace(DENSE, hidden_size=160), "int4", group=128)

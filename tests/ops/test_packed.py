@@ -188,13 +188,42 @@ def test_packing_what_q4_0_can_hold_loses_nothing(group):
 
 @pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
 @pytest.mark.parametrize(("bits", "group"), FORMATS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_instruction_set_packs_the_same(instruction_set, bits, group, dtype):
-    weight_NK = random(37, 256).to(dtype)
+    weight_NK = (random(37, 256) ** 3).to(dtype)
     expected = packed.pack(weight_NK, bits, group, instruction_set="generic")
     weight = packed.pack(weight_NK, bits, group, instruction_set=instruction_set)
     assert torch.equal(weight.quants, expected.quants)
     assert torch.equal(weight.scales, expected.scales)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bit_weights_pack_as_the_float32_that_they_are(bits, dtype):
+    weight_NK = (random(37, 256) * 1e-4).to(dtype)  # in float16, many are subnormal
+    weight, expected = packed.pack(weight_NK, bits), packed.pack(weight_NK.float(), bits)
+    assert torch.equal(weight.quants, expected.quants)
+    assert torch.equal(weight.scales, expected.scales)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_four_bits_are_the_best_of_their_candidates(group):
+    """The specification in plain torch and float64; where it finds the same scale, it finds the same quants."""
+    weight_NG = random(64, 8 * group).reshape(-1, group).double() ** 3
+    extreme_N1 = weight_NG.gather(1, weight_NG.abs().argmax(1, keepdim=True))
+    errors, scales = [], []
+    for divisor in (-8, -7, -7.5, -8.5, -9):
+        q_NG = (weight_NG / extreme_N1 * divisor).round().clamp(-8, 7)
+        scale_N1 = (weight_NG * q_NG).sum(1, keepdim=True) / q_NG.square().sum(1, keepdim=True)
+        errors.append((weight_NG - q_NG * scale_N1).square().sum(1, keepdim=True))
+        scales.append(scale_N1)
+    best_N1 = torch.cat(errors, 1).argmin(1, keepdim=True)
+    scale_N1 = torch.cat(scales, 1).gather(1, best_N1).half().double()
+    expected = (weight_NG / scale_N1).round().clamp(-8, 7) * scale_N1
+    actual = packed.dequantize(packed.pack(weight_NG.reshape(64, -1).float(), 4, group)).reshape(-1, group).double()
+    assert ((actual - expected).abs().amax(1) < 1e-7).double().mean() > 0.98
+    ratio = (actual - weight_NG).square().sum() / (expected - weight_NG).square().sum()
+    assert abs(ratio - 1) < 1e-3
 
 
 def test_four_bits_have_a_smaller_error_than_ggufs_q4_0():

@@ -59,7 +59,7 @@ def sequence(length: int, heads: int, kv_heads: int, head_dim: int, seed: int = 
 def kept(x: torch.Tensor, kv_format: str) -> torch.Tensor:
     """What a format keeps of keys or values [T, K, d]."""
     if kv_format != "int8":
-        return x.to(getattr(torch, kv_format)).float()
+        return x.to({"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[kv_format]).float()
     scale = x.abs().amax(-1, keepdim=True) / 127
     reciprocal = torch.tensor(127.0) / x.abs().amax(-1, keepdim=True)
     return torch.round(x * reciprocal) * scale
@@ -125,7 +125,7 @@ def test_a_row_is_the_same_however_its_context_was_cut_and_whatever_ran_beside_i
 def test_the_number_of_threads_changes_no_bit(num_threads):
     before = packed.num_threads()
     q, k, v = sequence(1300, 4, 2, 32)
-    layout = PageLayout("bfloat16", LAYERS, 2, 32)
+    layout = PageLayout("bf16", LAYERS, 2, 32)
     (expected,) = Sequences(layout).step(0, {"a": (q, k, v)})
     try:
         packed.set_num_threads(num_threads)
@@ -153,7 +153,7 @@ def test_a_bad_value_reaches_only_those_who_see_it(kv_format, bad):
 
 
 def test_layers_and_sequences_do_not_touch_one_another():
-    layout = PageLayout("float32", 3, 2, 32)
+    layout = PageLayout("fp32", 3, 2, 32)
     sequences = Sequences(layout)
     a, b = sequence(40, 4, 2, 32, seed=1), sequence(40, 4, 2, 32, seed=2)
     sequences.step(1, {"a": a})
@@ -196,8 +196,8 @@ def test_an_empty_batch_is_no_work():
     ("arguments", "message"),
     [
         (("fp4", 1, 1, 16), "'fp4'"),
-        (("float32", 1, 1, 24), "multiple of 16"),
-        (("float32", 1, 1, 512), "at most 256"),
+        (("fp32", 1, 1, 24), "multiple of 16"),
+        (("fp32", 1, 1, 512), "at most 256"),
     ],
 )
 def test_impossible_layouts_are_refused(arguments, message):
@@ -206,7 +206,7 @@ def test_impossible_layouts_are_refused(arguments, message):
 
 
 def test_a_step_that_would_leave_its_memory_is_refused():
-    layout = PageLayout("bfloat16", LAYERS, 2, 32)
+    layout = PageLayout("bf16", LAYERS, 2, 32)
     pages = [[layout.new_page()]]
     with pytest.raises(ValueError, match="do not hold positions 30 to 32"):
         PagedStep(layout, pages, [30], [3])

@@ -21,7 +21,7 @@ from qwen3.checkpoint.gguf_model import model_config, stored_parameters
 from qwen3.checkpoint.load import DTYPES, Progress, converted, dtype_name
 from qwen3.checkpoint.names import FusedTensor, expected_tensors
 from qwen3.model import Qwen3
-from qwen3.model.transforms import pack_norms, replace_weights
+from qwen3.model.transforms import replace_weights
 from qwen3.ops.packed import PANEL_ROWS, REPACKED, PackedWeight, repack
 from qwen3.quant.blocks import dequantize
 
@@ -69,10 +69,11 @@ def load_gguf(
         if name not in packed
     }
     _fill_all(file, stored, parameters | packed, progress)
-    replace_weights(model, packed)
-    model.requires_grad_(False).load_state_dict(parameters, assign=True)
+    model.requires_grad_(False)
     if packed:
-        pack_norms(model)
+        replace_weights(model, (parameters | packed).items())
+    else:
+        model.load_state_dict(parameters, assign=True)
     return model.eval()
 
 

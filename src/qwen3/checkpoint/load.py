@@ -2,11 +2,11 @@
 
 Loading checks every name, shape and dtype against the config before it allocates anything. Parameters that keep
 their stored dtype on the CPU are the mapped file itself, brought into memory before loading returns: nothing is
-copied, and a second process or start shares the pages. All others are converted chunk by chunk into memory of their
-own. Either way the peak is the model and a few chunks. A file in use may be deleted or replaced, but not cut short.
-Saving goes to a directory beside the target and is renamed when complete.
+copied, and a second process or start shares the pages. All others are converted, or packed for the native kernels,
+chunk by chunk into memory of their own. Either way the peak is the model and a few chunks. A file in use may be deleted
+or replaced, but not cut short. Saving goes to a directory beside the target and is renamed when complete.
 
-It does not know where directories come from (`hub`), nor what is done to a model after construction.
+It does not know where directories come from (`hub`), nor which parameter is packed how (`model.transforms`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import mmap
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,12 +28,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from qwen3.checkpoint.directory import INDEX, SINGLE, StoredTensor, model_tensors
+from qwen3.checkpoint.directory import INDEX, SINGLE, ModelTensors, StoredTensor, model_tensors
 from qwen3.checkpoint.generation_config import checked_generation_config
 from qwen3.checkpoint.names import EMBEDDING, HEAD, expected_tensors
 from qwen3.checkpoint.safetensors import CheckpointError
 from qwen3.config import ModelConfig
 from qwen3.model import Qwen3
+from qwen3.model.transforms import Packing, packed_forms, replace_weights
+from qwen3.ops import PackedWeight, Weight
+from qwen3.ops.packed import PANEL_ROWS, pack_into
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all) in the caller's thread."""
@@ -59,16 +62,43 @@ def load_model(
     directory: str | Path,
     *,
     dtype: str | torch.dtype | None = None,
+    packing: Packing | None = None,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> Qwen3:
     """The model in a Hugging Face directory (config.json and safetensors, single or sharded), ready for inference.
 
     Its parameters have `dtype` (bfloat16, float16 or float32; None takes config.json's), which its config then names,
-    and need no gradient.
+    and need no gradient. With `packing` its matrices are packed for the native kernels instead, straight from the
+    values in the files, with the bits that `transforms.quantize_weights` would give; the rest is float32, on the CPU.
 
     Raises CheckpointError or ConfigError naming what is wrong with the directory, and OSError.
     """
+    if packing is not None and (dtype is not None or torch.device(device).type != "cpu"):
+        raise CheckpointError("packed weights are for the CPU and compute in float32: give neither dtype nor device")
+    config, stored = checked_directory(directory)
+    if packing is not None:
+        dtype = torch.float32
+    if dtype is not None:
+        config = replace(config, dtype=dtype_name(dtype))
+
+    with torch.device("meta"):
+        model = Qwen3(config)
+    forms = {} if packing is None else packed_forms(model, packing)
+    weights, reads = _plan(stored.parameters, forms, DTYPES[config.dtype], torch.device(device))
+    if stored.tied_head is not None:
+        reads += _tied_reads(stored.tied_head, stored.parameters[EMBEDDING])
+    _read_all(reads, progress)
+    model.requires_grad_(False)
+    if packing is None:
+        model.load_state_dict(weights, assign=True)
+    else:
+        replace_weights(model, weights.items())
+    return model.eval()
+
+
+def checked_directory(directory: str | Path) -> tuple[ModelConfig, ModelTensors]:
+    """The config of a Hugging Face directory and the tensors in its files, which fit it. Reads headers alone."""
     directory = Path(directory)
     if not (directory / "config.json").is_file():
         raise CheckpointError(f"{directory} has no config.json: name a directory with a model, or a hub name")
@@ -78,18 +108,7 @@ def load_model(
         raise CheckpointError(
             f"{directory}: weights quantized by {method!r} cannot be loaded yet; take the bfloat16 release of the model"
         )
-    if dtype is not None:
-        config = replace(config, dtype=dtype_name(dtype))
-    stored = model_tensors(directory, config)
-
-    with torch.device("meta"):
-        model = Qwen3(config)
-    tensors, reads = _plan(stored.parameters, DTYPES[config.dtype], torch.device(device))
-    if stored.tied_head is not None:
-        reads += _tied_reads(stored.tied_head, stored.parameters[EMBEDDING])
-    _read_all(reads, progress)
-    model.requires_grad_(False).load_state_dict(tensors, assign=True)
-    return model.eval()
+    return config, model_tensors(directory, config)
 
 
 def dtype_name(dtype: str | torch.dtype) -> str:
@@ -113,46 +132,101 @@ class _Read:
 
 
 def _plan(
-    parameters: Mapping[str, StoredTensor], dtype: torch.dtype, device: torch.device
-) -> tuple[dict[str, Tensor], list[_Read]]:
-    """The parameters, and the reads after which they hold their values."""
+    parameters: Mapping[str, StoredTensor],
+    forms: Mapping[str, str | None],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[dict[str, Weight], list[_Read]]:
+    """The parameters, packed where `forms` has a format for them, and the reads after which they hold their values."""
+    # A packed model keeps no map for the sake of its norms.
+    is_mappable = device.type == "cpu" and not forms
     maps: dict[Path, mmap.mmap] = {}
-    tensors, reads = {}, []
+    weights, reads = {}, []
     for name, stored in parameters.items():
         path, info, shape = stored.path, stored.info, stored.info.shape
         stored_dtype = _STORED_DTYPES[info.dtype]
-        if is_mapped := stored_dtype == dtype and device.type == "cpu" and info.begin % dtype.itemsize == 0:
+        if (format := forms.get(name)) is not None:
+            weights[name] = _empty(name, shape, format)
+            pieces, run = _row_pieces(weights[name], stored_dtype), _pack
+        elif stored_dtype == dtype and is_mappable and info.begin % dtype.itemsize == 0:
             if path not in maps:
-                maps[path] = _mapped(path)
+                maps[path] = map_file(path)
             flat = torch.frombuffer(maps[path], dtype=dtype, count=math.prod(shape), offset=info.begin)
-            tensors[name] = flat.view(shape)
+            weights[name] = flat.view(shape)
+            pieces, run = _flat_pieces(flat, stored_dtype), _touch
         else:
             # Not zeroed: every byte is filled from the file, or loading fails and the memory is gone.
-            tensors[name] = torch.empty(shape, dtype=dtype, device=device)
+            weights[name] = torch.empty(shape, dtype=dtype, device=device)
+            pieces, run = _flat_pieces(weights[name].view(-1), stored_dtype), _fill
         begin = info.begin
-        for piece in tensors[name].view(-1).split(_CHUNK_BYTES // stored_dtype.itemsize):
-            run = partial(_touch, piece) if is_mapped else partial(_fill, piece, name, path, begin, stored_dtype)
-            reads.append(_Read(path, begin, piece.numel() * stored_dtype.itemsize, run))
-            begin += reads[-1].num_bytes
-    return tensors, reads
+        for piece in pieces:
+            num_bytes = math.prod(piece.shape) * stored_dtype.itemsize
+            reads.append(_Read(path, begin, num_bytes, partial(run, piece, name, path, begin, stored_dtype)))
+            begin += num_bytes
+    return weights, reads
 
 
-def _mapped(path: Path) -> mmap.mmap:
-    # A private map: whoever trains the model writes to his own copy of a page, never to the file.
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+def _flat_pieces(flat: Tensor, stored_dtype: torch.dtype) -> Sequence[Tensor]:
+    return flat.split(_CHUNK_BYTES // stored_dtype.itemsize)
 
 
-def _touch(piece: Tensor) -> None:
+def _row_pieces(weight: PackedWeight, stored_dtype: torch.dtype) -> Sequence[PackedWeight]:
+    num_rows, num_columns = weight.shape
+    panel_bytes = PANEL_ROWS * num_columns * stored_dtype.itemsize
+    step = max(1, _CHUNK_BYTES // panel_bytes) * PANEL_ROWS
+    return [weight.rows(begin, min(begin + step, num_rows)) for begin in range(0, num_rows, step)]
+
+
+def _empty(name: str, shape: tuple[int, ...], format: str) -> PackedWeight:
+    try:
+        return PackedWeight.empty(*shape, format)
+    except ValueError as error:
+        raise CheckpointError(f"tensor {name}: {error}") from None
+
+
+# What is done to a piece of a parameter: `begin` is where it begins in its file, `dtype` what it has there.
+
+
+def _touch(piece: Tensor, name: str, path: Path, begin: int, dtype: torch.dtype) -> None:
     """Bring the mapped pages under `piece` into memory now, not at their first use."""
-    piece.view(torch.uint8)[:: mmap.PAGESIZE].max()
+    _fault_in(piece)
 
 
 def _fill(piece: Tensor, name: str, path: Path, begin: int, dtype: torch.dtype) -> None:
-    """Set `piece` to the file's values of `dtype` from byte `begin` on."""
+    """Set `piece` to the file's values."""
     values = torch.empty(piece.shape, dtype=dtype)
     _read_into(path, begin, values)
     piece.copy_(converted(name, values, piece.dtype))
+
+
+def _pack(piece: PackedWeight, name: str, path: Path, begin: int, dtype: torch.dtype) -> None:
+    """Pack the file's values into `piece`."""
+    count = math.prod(piece.shape)
+    if begin % dtype.itemsize == 0:
+        # A map of this piece alone, gone with it, so that the file's pages never add up in this process.
+        skipped = begin % mmap.ALLOCATIONGRANULARITY
+        mapped = map_file(path, begin - skipped, skipped + count * dtype.itemsize)
+        values = torch.frombuffer(mapped, dtype=dtype, count=count, offset=skipped)
+        # Here and not in the kernel: one reader waits for the disk while all threads pack for the other.
+        _fault_in(values)
+    else:
+        values = torch.empty(count, dtype=dtype)
+        _read_into(path, begin, values)
+    try:
+        pack_into(piece, values.view(piece.shape))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: tensor {name}: {error}") from None
+
+
+def map_file(path: Path, begin: int = 0, num_bytes: int = 0) -> mmap.mmap:
+    """Bytes of a file, all of them by default, that may be written to without changing the file."""
+    # A private map: whoever trains the model writes to his own copy of a page, never to the file.
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), num_bytes, access=mmap.ACCESS_COPY, offset=begin)
+
+
+def _fault_in(mapped: Tensor) -> None:
+    mapped.view(torch.uint8)[:: mmap.PAGESIZE].max()
 
 
 def _tied_reads(head: StoredTensor, embedding: StoredTensor) -> list[_Read]:

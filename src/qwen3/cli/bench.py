@@ -56,7 +56,8 @@ def bench(
         ),
     ] = None,
     dtype: options.Dtype = None,
-    weights: options.Weights = None,
+    weights: options.Weights = "auto",
+    kv: options.Kv = None,
     revision: options.Revision = None,
     offline: options.Offline = False,
     as_json: options.Json = False,
@@ -68,7 +69,7 @@ def bench(
     the bytes that it must read (weights, of experts the active ones, and the cache) as a share of the bandwidth that
     the same threads read from plain memory just before and after. Ctrl-C prints what is measured so far.
 
-    JSON: model, random, parameters, active_parameters, weights (bytes by storage), load_seconds, peak_bytes (of the
+    JSON: model, random, parameters, active_parameters, weights (bytes by storage), kv, load_seconds, peak_bytes (of the
     process; baseline_bytes of it before loading), machine, operations, repeat, complete; measurements: phase, tokens,
     depth, batch, seconds, tokens_per_second (median, min, max), and of decode bytes_per_step, gb_per_second,
     bandwidth_gb_per_second, bandwidth_share; profiles: phase, tokens, depth, batch, seconds, shares, outside_native.
@@ -108,7 +109,8 @@ def bench(
         **_machine(),
         "repeat": repeat,
     }
-    measured = Bench(loaded, cases, max_context)
+    measured = Bench(loaded, cases, max_context, kv_format=kv)
+    report["kv"] = measured.kv_format
     report["complete"] = _run(measured, repeat, profile)
     report["peak_bytes"] = measured.peak_bytes or peak_memory()
     report["measurements"] = [_measurement(each) for each in measured.measurements]
@@ -130,13 +132,13 @@ def _numbers(name: str, text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def _random(size: str, weights: str | None) -> tuple[str, ModelConfig, str]:
+def _random(size: str, weights: str) -> tuple[str, ModelConfig, str]:
     """The official name of `size`, its config, and the storage, if this machine's memory holds its weights."""
     from qwen3.memory import weight_bytes
     from qwen3.model.random import RANDOM_WEIGHTS
     from qwen3.presets import preset, preset_name
 
-    name, storage = preset_name(size), weights or "int4"
+    name, storage = preset_name(size), "int4" if weights == "auto" else weights
     if storage not in RANDOM_WEIGHTS:
         raise ValueError(f"--weights {storage!r}: with --random choose one of {', '.join(RANDOM_WEIGHTS)}")
     needed = weight_bytes(preset(name), storage if storage == "bf16" else f"{storage}-g32")

@@ -18,10 +18,11 @@ import typer
 from qwen3 import __version__
 from qwen3.cli import options
 from qwen3.cli.report import print_sections, readable_bytes
+from qwen3.hardware import available_bytes, total_bytes
 
-_ENVIRONMENT = (
-    "HF_HOME HF_HUB_CACHE HF_ENDPOINT HF_HUB_OFFLINE OMP_NUM_THREADS CUDA_VISIBLE_DEVICES QWEN3_DEBUG".split()
-)
+_ENVIRONMENT = """
+    HF_HOME HF_HUB_CACHE HF_ENDPOINT HF_HUB_OFFLINE OMP_NUM_THREADS CUDA_VISIBLE_DEVICES QWEN3_CACHE QWEN3_DEBUG
+""".split()
 
 
 @dataclass(frozen=True)
@@ -133,20 +134,8 @@ def _machine() -> Iterator[Finding]:
     yield Finding("Machine", "system", f"{platform.system()} {platform.release()}, {platform.machine()}")
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("Machine", "cores", f"{allowed} for this process, {os.cpu_count()} in all")
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Finding("Machine", "memory", _memory_available(total))
-
-
-def _memory_available(total: int) -> str:
-    """Free and total memory, and what a container allows where that is less."""
-    parts = [f"{readable_bytes(total)} in all"]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file() and (found := re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())):
-        parts.insert(0, f"{readable_bytes(int(found[1]) * 1024)} available")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdecimal() and int(text) < total:
-        parts.append(f"this container may use {readable_bytes(int(text))}")
-    return ", ".join(parts)
+    memory = f"{readable_bytes(available_bytes())} available, {readable_bytes(total_bytes())} in all"
+    yield Finding("Machine", "memory", memory)
 
 
 def _models() -> Iterator[Finding]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from qwen3.tokenizer import Tokenizer
 
 _CONTEXTS = (2_048, 8_192, 32_768, 131_072, 262_144)
-_MEMORY_FORMATS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def info(
@@ -61,6 +60,7 @@ def info(
         "text": text,
         "sampling": _sampling(text["chat_format"], generation),
         "memory": _memory(config, stored),
+        "weights": _weights(config, path),
         "runs": _runs(),
     }
     if as_json:
@@ -193,9 +193,10 @@ def _sampling(chat_format: str, stored: Facts) -> dict[str, Facts]:
 def _memory(config: ModelConfig, stored: Facts | None) -> list[dict[str, int]]:
     """Bytes to run one conversation on a CPU as it loads by default, for a few contexts up to the model's own."""
     from qwen3.memory import estimate
+    from qwen3.weight_choice import STORED_FORMATS
 
     packed_bytes = (stored or {}).get("packed_bytes")
-    stored_as = "fp32" if packed_bytes else _MEMORY_FORMATS[config.dtype]
+    stored_as = "fp32" if packed_bytes else STORED_FORMATS[config.dtype]
     contexts = [context for context in _CONTEXTS if context < config.max_context] + [config.max_context]
     rows = []
     for context in contexts:
@@ -204,6 +205,20 @@ def _memory(config: ModelConfig, stored: Facts | None) -> list[dict[str, int]]:
             estimated = replace(estimated, weights=packed_bytes)
         rows.append({"context": context, **asdict(estimated), "total": estimated.total})
     return rows
+
+
+def _weights(config: ModelConfig, path: Path | None) -> dict[str, str]:
+    """How the weights would be kept on this machine's CPU, and why."""
+    from qwen3.hardware import available_bytes
+    from qwen3.weight_choice import MemoryShortageError, choose_weights
+
+    if path is not None and path.is_file():
+        return {"auto": "as stored", "reason": "a GGUF file keeps its own formats"}
+    try:
+        choice = choose_weights(config, "auto", available_bytes())
+    except MemoryShortageError as shortage:
+        return {"auto": "none", "reason": str(shortage)}
+    return {"auto": choice.name, "reason": choice.line or f"{choice.name}: as stored"}
 
 
 def _runs() -> dict[str, Any]:
@@ -239,6 +254,7 @@ def _sections(config: ModelConfig, facts: Mapping[str, Any]) -> dict[str, Rows]:
             for mode, values in facts["sampling"].items()
         ],
         f"Memory to run it {_as_loaded(config, stored)} on a CPU": memory,
+        "Weights on this machine": [("auto", facts["weights"]["reason"].removeprefix("weights: "))],
         f"Operations (instruction set {facts['runs']['instruction_set']})": _operations(facts["runs"]["operations"]),
     }
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _GIB = 1024 * MIB
 _DEFAULT_MODEL = "Qwen3-4B"
-_COMPARED = ["bf16", "fp8", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "awq", "int8-g128", "int4-g128"]
+_COMPARED = ["bf16", "fp8", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "awq", "int8", "int4"]
 _COMPARED_ON_MACHINES = ["bf16", "q8_0", "q4_k_m"]
 
 

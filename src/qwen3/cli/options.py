@@ -21,9 +21,22 @@ Dtype = Annotated[
     typer.Option(help="Compute in float32, bfloat16 or float16. Default: as stored.", rich_help_panel=_MODEL),
 ]
 Weights = Annotated[
+    str,
+    typer.Option(
+        help="bf16, or int8 or int4 for the fast CPU kernels; auto chooses by size and free memory, and says so.",
+        rich_help_panel=_MODEL,
+    ),
+]
+CachePacked = Annotated[
+    bool,
+    typer.Option(
+        "--cache-packed", help="Keep int8 or int4 weights on disk and start from there.", rich_help_panel=_MODEL
+    ),
+]
+Kv = Annotated[
     str | None,
     typer.Option(
-        help="int8 or int4: quantize the matrices once loaded, for the fast CPU kernels. Default: as stored.",
+        help="Cache of the fast CPU kernels: bf16 (the default), fp16, fp32, or int8 for half the memory.",
         rich_help_panel=_MODEL,
         show_default=False,
     ),
@@ -99,11 +112,11 @@ def sampling_overrides(**options: Any) -> dict[str, Any]:
 
 
 def load_llm(model: str, **options: Any) -> "LLM":
-    """Load a checkpoint; on a terminal, stderr shows how far it is."""
+    """Load a checkpoint; stderr says how its weights are kept and, on a terminal, how far it is."""
     with _progress(model) as progress:
         from qwen3.engine.llm import LLM
 
-        return LLM(model, progress=progress, **options)
+        return LLM(model, progress=progress, notify=lambda line: print(line, file=sys.stderr), **options)
 
 
 @contextmanager

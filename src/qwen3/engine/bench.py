@@ -139,7 +139,7 @@ class Bench:
         cases: Sequence[Case],
         max_context: int,
         *,
-        kv_format: str = "bfloat16",
+        kv_format: str | None = None,
         probe_megabytes: int = 512,
     ) -> None:
         """Raises ContextError where a case is longer than `max_context`."""
@@ -151,6 +151,7 @@ class Bench:
                 )
         self._model = model
         self._engine = Engine(model, kv_format)
+        self.kv_format = self._engine.pool.format
         self._probe_megabytes = probe_megabytes
         self._cases = cases
         self.measurements: list[Measurement] = []

@@ -31,6 +31,11 @@ class PagePool:
         self._free: list[Tensor] = []
 
     @property
+    def format(self) -> str:
+        """How keys and values are kept, for people."""
+        return str(self.dtype).removeprefix("torch.") if self.layout is None else self.layout.format
+
+    @property
     def bytes_per_token(self) -> float:
         """Memory that a position takes in all layers."""
         if self.layout is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from qwen3.engine.attend import cached_attend
 from qwen3.engine.cache import KVCache, PagePool
-from qwen3.engine.request import FinishReason, Request
+from qwen3.engine.request import FinishReason, Request, RequestError
 from qwen3.engine.sampler import sample
 from qwen3.model import Qwen3
 
@@ -28,10 +28,20 @@ MAX_RUNNING = 32
 class Engine:
     """Runs requests on one model. Not thread-safe: one caller steps it."""
 
-    def __init__(self, model: Qwen3, kv_format: str = "bfloat16") -> None:
-        """`kv_format`, one of KV_FORMATS, is how a packed model keeps keys and values; others keep their dtype."""
+    def __init__(self, model: Qwen3, kv_format: str | None = None) -> None:
+        """`kv_format` of `ops.paged.KV_FORMATS` is how a packed model keeps keys and values; None takes bf16.
+
+        Raises RequestError where there is no choice: other models keep them in their dtype.
+        """
+        if kv_format is not None and not model.is_packed:
+            raise RequestError(
+                f"kv {kv_format!r} is for models on the native kernels (weights int8 or int4, or a GGUF file); "
+                f"this one keeps keys and values in {str(model.dtype).removeprefix('torch.')}"
+            )
         self._model = model
-        self.pool = PagePool(model.config, model.dtype, model.device, kv_format if model.is_packed else None)
+        self.pool = PagePool(
+            model.config, model.dtype, model.device, (kv_format or "bf16") if model.is_packed else None
+        )
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
 

@@ -29,10 +29,10 @@ from qwen3.chat import (
 from qwen3.checkpoint import gguf_model
 from qwen3.checkpoint.generation_config import load_generation_config
 from qwen3.checkpoint.gguf import GGUFFile
-from qwen3.checkpoint.gguf_load import load_gguf
 from qwen3.checkpoint.hub import resolve
-from qwen3.checkpoint.load import Progress, load_model
+from qwen3.checkpoint.load import Progress
 from qwen3.engine.engine import Engine
+from qwen3.engine.loading import Notify, load_checkpoint
 from qwen3.engine.request import (
     NON_THINKING,
     THINKING,
@@ -46,7 +46,8 @@ from qwen3.engine.request import (
     Usage,
 )
 from qwen3.engine.thinking import ThinkingBudget
-from qwen3.model.transforms import quantize_weights, storage_of
+from qwen3.model.transforms import storage_of
+from qwen3.ops.paged import KV_FORMATS
 from qwen3.tokenizer import Tokenizer
 
 # Qwen3 Technical Report, section 4.3, as the official documentation's code has it.
@@ -54,7 +55,6 @@ BUDGET_SENTENCE = (
     "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly "
     "now.\n</think>\n\n"
 )
-_WEIGHT_BITS = {"int8": 8, "int4": 4}
 _GENERATION_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
@@ -91,13 +91,16 @@ class LLM:
         model: str | Path = "builtin",
         *,
         dtype: str | None = None,
-        weights: Literal["int8", "int4"] | None = None,
+        weights: Literal["auto", "bf16", "int8", "int4"] | None = None,
+        cache_packed: bool = False,
+        kv: Literal["bf16", "fp16", "int8", "fp32"] | None = None,
         device: str = "cpu",
         revision: str | None = None,
         offline: bool = False,
         max_context: int | None = None,
         yarn: float | None = None,
         progress: Progress | None = None,
+        notify: Notify | None = None,
     ) -> None:
         """Load a checkpoint.
 
@@ -105,36 +108,48 @@ class LLM:
             model: a directory, a GGUF file, a hub name such as 'Qwen/Qwen3-4B', or 'builtin'.
             dtype: 'float32', 'bfloat16' or 'float16'; None keeps the checkpoint's. A GGUF file is dequantized into it;
                 None runs it on the CPU at its own precision, with float32 activations.
-            weights: 'int8' or 'int4' quantizes the matrices once loaded, in groups of 32, for the native CPU kernels:
-                less memory, and several times the speed. None keeps them as they are.
+            weights: 'int8' or 'int4' packs the matrices in groups of 32, as they are read, for the native CPU kernels:
+                less memory, and several times the speed. 'bf16' is another word for dtype 'bfloat16'. 'auto' chooses
+                by the model's size and the memory that is free (`qwen3.weight_choice`), and leaves as they are GGUF
+                files, models on a GPU, and whatever has a `dtype`. None, the default here, changes no number: whoever
+                wants another model than the checkpoint's must say so.
+            cache_packed: keep what was packed in the user's cache directory, and start from there the next time.
+            kv: how a model on the native kernels keeps keys and values: 'bf16', which None takes, 'fp16', 'fp32', or
+                'int8', which takes half the memory and reads faster behind a long context. Other models keep them in
+                their dtype.
             device: where torch puts the model, 'cpu' or 'cuda'.
             revision: branch, tag or commit on the hub.
             offline: use only what is already on this machine.
             max_context: refuse sequences of more tokens than this; None takes the model's own limit.
             yarn: stretch the context by this factor, e.g. 4 for 131,072 tokens (it costs quality on short texts).
             progress: called with (bytes loaded, bytes in all).
+            notify: called, before loading, with a line that says what 'auto' chose and why, if it changes the weights.
 
         Raises ValueError (ConfigError, CheckpointError, ...) or OSError naming what is wrong with the checkpoint.
         """
+        if kv not in (None, *KV_FORMATS):
+            raise RequestError(f"kv {kv!r} is not one of {', '.join(KV_FORMATS)}")
         path = resolve(str(model), revision=revision, offline=offline)
         self.name = str(model)
         if path.is_file():
-            file = GGUFFile(path)
-            self.tokenizer = gguf_model.tokenizer(file)
-            self.format = gguf_model.chat_format(file, self.tokenizer)
-            # Packing anew starts from plain weights.
-            plain = "bfloat16" if weights is not None else None
-            self.model = load_gguf(file, dtype=dtype or plain, device=device, progress=progress)
-            generation = gguf_model.generation_config(file)
+            source = GGUFFile(path)
+            self.tokenizer = gguf_model.tokenizer(source)
+            self.format = gguf_model.chat_format(source, self.tokenizer)
+            generation = gguf_model.generation_config(source)
         else:
+            source = path
             self.tokenizer = Tokenizer.load(path)
             self.format = load_format(path)
-            self.model = load_model(path, dtype=dtype, device=device, progress=progress)
             generation = load_generation_config(path)
-        if weights is not None:
-            if weights not in _WEIGHT_BITS or self.model.device.type != "cpu":
-                raise RequestError(f"weights {weights!r} on {device}: use 'int8' or 'int4' on the CPU, or None")
-            quantize_weights(self.model, _WEIGHT_BITS[weights])
+        self.model = load_checkpoint(
+            source,
+            dtype=dtype,
+            weights=weights,
+            cache_packed=cache_packed,
+            device=device,
+            progress=progress,
+            notify=notify,
+        )
         if yarn is not None:
             self.model.config = self.model.config.with_yarn(yarn)
         self.config = self.model.config
@@ -146,7 +161,7 @@ class LLM:
             )
         self._sampling = {key: generation[key] for key in _GENERATION_KEYS if generation.get(key) is not None}
         self._eos_ids = frozenset(self.config.eos_token_ids) | frozenset(generation.get("eos_token_id") or ())
-        self._engine = Engine(self.model)
+        self._engine = Engine(self.model, kv)
 
     @property
     def dtype(self) -> torch.dtype:

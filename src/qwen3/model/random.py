@@ -11,16 +11,15 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qwen3.config import ModelConfig
-from qwen3.model.layers import Embedding, Linear, RMSNorm
 from qwen3.model.transformer import Qwen3
-from qwen3.model.transforms import pack_norms
-from qwen3.ops import PackedWeight
+from qwen3.model.transforms import PACKINGS, Packing, packed_forms, replace_weights
+from qwen3.ops import PackedWeight, Weight
 
-RANDOM_WEIGHTS = {"int4": 4, "int8": 8, "bf16": None}
-"""Storages that `random_model` makes, with the bits of the packed ones."""
+RANDOM_WEIGHTS = (*PACKINGS, "bf16")
+"""Storages that `random_model` makes."""
 
 # No power of two, so that neither the rows of a matrix nor its neighbours begin at the same place of the block.
 _BLOCK_BYTES = (4 << 20) - 94
@@ -37,7 +36,6 @@ def random_model(config: ModelConfig, weights: str = "int4", group: int = 32, se
     """
     if weights not in RANDOM_WEIGHTS:
         raise ValueError(f"random weights come as {', '.join(RANDOM_WEIGHTS)}, not {weights!r}")
-    bits = RANDOM_WEIGHTS[weights]
     generator = torch.Generator().manual_seed(seed)
     draw = torch.randn(_BLOCK_BYTES // 4, generator=generator) * config.initializer_range
     values = {dtype: _Noise(draw.to(dtype)) for dtype in (torch.bfloat16, torch.float32)}
@@ -47,30 +45,35 @@ def random_model(config: ModelConfig, weights: str = "int4", group: int = 32, se
         4: _Noise(nibbles[0] | nibbles[1] << 4),
         8: _Noise(torch.randint(1, 256, (_BLOCK_BYTES,), dtype=torch.uint8, generator=generator)),
     }
-    other_dtype = torch.bfloat16 if bits is None else torch.float32
-
     with torch.device("meta"):
         model = Qwen3(config).eval()
-    routers = {block.mlp.gate for block in model.model.layers if hasattr(block.mlp, "gate")}
-    for module in model.modules():
-        if isinstance(module, RMSNorm):
-            module.weight = _frozen(torch.ones(module.weight.shape, dtype=other_dtype))
-        elif isinstance(module, Linear | Embedding):
-            shape = module.weight.shape
-            if bits is None or module in routers:
-                module.weight = _frozen(values[other_dtype].fill(torch.empty(shape, dtype=other_dtype)))
-            else:
-                is_lookup = isinstance(module, Embedding) and not config.tie_word_embeddings
-                own_bits = 8 if is_lookup else bits
-                packed = PackedWeight.empty(*shape, f"int{own_bits}-g{group}")
-                quants[own_bits].fill(packed.quants)
-                # Over the standard deviation of a uniform draw from all other quants.
-                num_quants = 2**own_bits - 1
-                packed.scales.view(torch.float16).fill_(config.initializer_range / math.sqrt((num_quants**2 - 1) / 12))
-                del module.weight
-                module.weight = packed
-    if bits is not None:
-        pack_norms(model)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+
+    def plain(name: str, dtype: torch.dtype) -> Tensor:
+        is_norm = len(shapes[name]) == 1
+        return (
+            torch.ones(shapes[name], dtype=dtype)
+            if is_norm
+            else values[dtype].fill(torch.empty(shapes[name], dtype=dtype))
+        )
+
+    def drawn(name: str, format: str | None) -> Weight:
+        if format is None:
+            return plain(name, torch.float32)
+        bits = int(format[3])
+        packed = PackedWeight.empty(*shapes[name], format)
+        quants[bits].fill(packed.quants)
+        # Over the standard deviation of a uniform draw from all other quants.
+        num_quants = 2**bits - 1
+        packed.scales.view(torch.float16).fill_(config.initializer_range / math.sqrt((num_quants**2 - 1) / 12))
+        return packed
+
+    if weights in PACKINGS:
+        forms = packed_forms(model, Packing(PACKINGS[weights].bits, group))
+        replace_weights(model, ((name, drawn(name, format)) for name, format in forms.items()))
+    else:
+        state = {name: plain(name, torch.bfloat16) for name in shapes}
+        model.requires_grad_(False).load_state_dict(state, assign=True)
     return model
 
 
@@ -89,7 +92,3 @@ class _Noise:
             begin += len(piece)
             self._next = (self._next + len(piece)) % len(self._block)
         return tensor
-
-
-def _frozen(tensor: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor, requires_grad=False)

@@ -1,68 +1,102 @@
-"""Changes to a model after it is built or loaded: today, matrices in packed storage.
+"""Changes to a model after it is built: today, packing its matrices into 4 or 8 bits for the native kernels.
 
 The model file knows nothing of them: a transform replaces weights, and the operations choose by the weights' type.
+`packed_forms` says how each parameter is stored, so that loading can pack a file's tensors without ever holding the
+model as it was (`checkpoint.load`), and `quantize_weights` packs a model that is in memory.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
 from qwen3.model.layers import Embedding, Linear, RMSNorm
 from qwen3.model.transformer import Qwen3
-from qwen3.ops.packed import PackedWeight, pack
+from qwen3.ops import PackedWeight, Weight
+from qwen3.ops.packed import pack_into
 from qwen3.ops.paged import PackedVector
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Bits of each weight, 4 or 8, and how many columns share a float16 scale: 32, 64 or 128."""
+
+    bits: int
+    group: int = 32
+
+    @property
+    def format(self) -> str:
+        """The name of a packed weight's format (`ops.packed.FORMATS`)."""
+        return f"int{self.bits}-g{self.group}"
+
+
+PACKINGS = {"int8": Packing(8), "int4": Packing(4)}
+"""By the names that users know."""
+
+
+def packed_forms(model: Qwen3, packing: Packing) -> dict[str, str | None]:
+    """The format of each parameter, by name, in a packed model; None stands for float32.
+
+    Projections, experts and the head follow `packing`, a tied embedding with them; an embedding of its own takes 8
+    bits. Routers and norms become float32, as do the activations. The model may be on the meta device.
+
+    Raises ValueError for a head_dim that the native kernels cannot take.
+    """
+    if model.config.head_dim % 16:
+        raise ValueError(f"head_dim {model.config.head_dim} is not a multiple of 16, which the native kernels need")
+    routers = {block.mlp.gate for block in model.model.layers if hasattr(block.mlp, "gate")}
+    forms: dict[str, str | None] = {}
+    for owner, module in model.named_modules():
+        if isinstance(module, Linear) and module not in routers:
+            form = packing.format
+        elif isinstance(module, Embedding):
+            form = (packing if model.config.tie_word_embeddings else Packing(8, packing.group)).format
+        else:
+            form = None
+        forms |= {f"{owner}.{name}": form for name, _ in module.named_parameters(recurse=False)}
+    return forms
+
+
+def replace_weights(model: Qwen3, weights: Iterable[tuple[str, Weight]]) -> None:
+    """Put a packed model's weights, all of them, in the place of the parameters they are named after.
+
+    Matrices but routers are packed, in formats that may differ; all else is float32. Norms go to the native kernels,
+    and with them attention and its cache. The model can then be run but not trained. A dense model's rows no longer
+    depend on one another (`has_independent_rows`); a sparse one's still do, because its routers are torch's products.
+    """
+    for name, weight in weights:
+        owner, _, attribute = name.rpartition(".")
+        module = model.get_submodule(owner)
+        if isinstance(module, RMSNorm):
+            weight = PackedVector(weight)
+        elif isinstance(weight, Tensor):
+            weight = nn.Parameter(weight, requires_grad=False)
+        delattr(module, attribute)
+        setattr(module, attribute, weight)
+    model.has_independent_rows = not model.config.is_moe
 
 
 @torch.no_grad()
 def quantize_weights(model: Qwen3, bits: int, group: int = 32) -> None:
     """Pack every matrix of a CPU model for the native kernels, in place, each freed as it is replaced.
 
-    Projections, experts and the head take `bits` (4 or 8) with a float16 scale for each `group` columns, a tied
-    embedding with them; an embedding of its own takes 8. Routers and norms become float32, as do the activations.
-    The model can then be run but not trained. A dense model's rows no longer depend on one another
-    (`has_independent_rows`); a sparse one's still do, because its routers are torch's products.
-
     Raises ValueError for a matrix whose columns do not divide into groups.
     """
-    routers = {block.mlp.gate for block in model.model.layers if hasattr(block.mlp, "gate")}
-    for module in model.modules():
-        if module in routers:
-            module.weight.data = module.weight.data.float()
-        elif isinstance(module, Linear | Embedding):
-            is_lookup = isinstance(module, Embedding) and not model.config.tie_word_embeddings
-            packed = pack(module.weight.detach().contiguous(), 8 if is_lookup else bits, group)
-            del module.weight
-            module.weight = packed
-    pack_norms(model)
 
+    def stored(name: str, format: str | None) -> Weight:
+        weight = model.get_parameter(name).detach()
+        if format is None:
+            return weight.float()
+        packed = PackedWeight.empty(*weight.shape, format)
+        pack_into(packed, weight.contiguous())
+        return packed
 
-def replace_weights(model: Qwen3, weights: Mapping[str, PackedWeight]) -> None:
-    """Put packed weights in the place of the parameters of the same names, in place; the formats may differ.
-
-    All matrices but the routers should be among them, and `pack_norms` should follow.
-    """
-    for name, packed in weights.items():
-        module = model.get_submodule(name.removesuffix(".weight"))
-        del module.weight
-        module.weight = packed
-
-
-def pack_norms(model: Qwen3) -> None:
-    """Move norms, and with them attention and its cache, to the native kernels, as the matrices already are.
-
-    A dense model's rows then no longer depend on one another.
-    """
-    if model.config.head_dim % 16:
-        raise ValueError(f"head_dim {model.config.head_dim} is not a multiple of 16, which the native kernels need")
-    for module in model.modules():
-        if isinstance(module, RMSNorm):
-            scale = PackedVector(module.weight.detach().float())
-            del module.weight
-            module.weight = scale
-    model.has_independent_rows = not model.config.is_moe
+    forms = packed_forms(model, Packing(bits, group))
+    replace_weights(model, ((name, stored(name, format)) for name, format in forms.items()))
 
 
 def storage_of(model: Qwen3) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ _ACTIVATION_GROUP = 32
 PANEL_ROWS = 16
 _PLAIN, _NORM, _SWIGLU = range(3)  # TokenSource::Kind
 _FLOATS = (torch.float32, torch.bfloat16)
+_STORED = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # WeightRows::Type
 
 
 _QUANTIZED, _VALUES = 1, 2  # what a buffer of activations holds
@@ -101,6 +102,14 @@ class PackedWeight:
     def nbytes(self) -> int:
         return self.quants.nbytes + self.scales.nbytes
 
+    def rows(self, begin: int, end: int) -> PackedWeight:
+        """Rows [begin, end) in the same memory; both are multiples of 16, or `end` is the last row's."""
+        if begin % PANEL_ROWS or (end % PANEL_ROWS and end != self.shape[0]) or not 0 <= begin < end <= self.shape[0]:
+            raise ValueError(f"rows {begin} to {end} of {self.shape[0]} are not whole panels of {PANEL_ROWS}")
+        panels = slice(begin // PANEL_ROWS, -(-end // PANEL_ROWS))
+        shape = (end - begin, self.shape[1])
+        return replace(self, quants=self.quants[panels], scales=self.scales[panels], shape=shape)
+
 
 def _panel_sizes(num_rows: int, num_columns: int, format: str) -> tuple[int, int, int]:
     """Panels of a weight, and bytes of one panel's quants and scales."""
@@ -119,23 +128,29 @@ def _panel_sizes(num_rows: int, num_columns: int, format: str) -> tuple[int, int
 def pack(weight_NK: Tensor, bits: int = 4, group: int = 32, *, instruction_set: str = FASTEST) -> PackedWeight:
     """Quantizes and packs a weight, on all threads.
 
-    Four bits hold (q - 8) * scale with q in 0..15: the scale is Q4_0's or one near it with a smaller squared error.
+    Four bits hold (q - 8) * scale with q in 0..15 and a scale near Q4_0's that has a smaller squared error.
     Eight bits hold q * scale with q in -127..127 and scale amax / 127.
 
     Args:
-        weight_NK: float32 or bfloat16 [N, K], contiguous, on the CPU; K a multiple of `group`.
+        weight_NK: float32, bfloat16 or float16 [N, K], contiguous, on the CPU; K a multiple of `group`.
 
     Raises:
         ValueError: an argument is not as said, or a weight is infinite, NaN, or too large for a float16 scale.
     """
     if weight_NK.ndim != 2:
         raise ValueError(f"need a weight [N, K], got {list(weight_NK.shape)}")
-    check("weight", weight_NK, _FLOATS, weight_NK.shape)
     packed = PackedWeight.empty(*weight_NK.shape, f"int{bits}-g{group}")
-    is_bf16 = weight_NK.dtype == torch.bfloat16
-    if not _native.pack(place_of(instruction_set), packed._matrix, weight_NK.data_ptr(), is_bf16):
-        raise ValueError("the weight has a value that is infinite, NaN, or too large for a float16 scale")
+    pack_into(packed, weight_NK, instruction_set=instruction_set)
     return packed
+
+
+def pack_into(packed: PackedWeight, weight_NK: Tensor, *, instruction_set: str = FASTEST) -> None:
+    """`pack` into memory that is there already, such as some rows of a larger weight (`PackedWeight.rows`)."""
+    if not packed.format.startswith("int"):
+        raise ValueError(f"weights are quantized to int4 or int8, not {packed.format}")
+    check("weight", weight_NK, tuple(_STORED), packed.shape)
+    if not _native.pack(place_of(instruction_set), packed._matrix, weight_NK.data_ptr(), _STORED[weight_NK.dtype]):
+        raise ValueError("the weight has a value that is infinite, NaN, or too large for a float16 scale")
 
 
 def pack_quantized(quants_NK: Tensor, scales_NG: Tensor, bits: int) -> PackedWeight:

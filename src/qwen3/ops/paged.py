@@ -18,7 +18,7 @@ from torch import Tensor
 from qwen3.ops.native import FASTEST, _native, check, place_of
 
 PAGE_TOKENS = 32
-KV_FORMATS = {"float32": 0, "bfloat16": 1, "float16": 2, "int8": 3}
+KV_FORMATS = {"fp32": 0, "bf16": 1, "fp16": 2, "int8": 3}
 """How keys and values are kept, by the kernels' number; int8 has a float32 scale for each head and token."""
 
 _MAX_HEAD_DIM, _MAX_GROUP = 256, 64

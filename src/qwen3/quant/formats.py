@@ -86,10 +86,17 @@ def _grouped(bits: int, group: int, zero_point: bool = False) -> Format:
     return Format(storage, storage, _F16, _F16)
 
 
+def _packed(storage: Storage) -> Format:
+    """What this package's CPU kernels run: an embedding of its own in 8 bits, norms and routers in float32."""
+    return Format(storage, storage, _Q8_0, _F32)
+
+
 FORMATS: dict[str, Format] = {
     "fp32": _uniform(_F32),
     "bf16": _uniform(_F16),
     "fp16": _uniform(_F16),
+    "int8": _packed(Storage(8, 16, columns=32)),
+    "int4": _packed(Storage(4, 16, columns=32)),
     "fp8": _layers_only(Storage(8, 16, columns=128, rows=128)),
     **{f"int8-g{group}": _grouped(8, group) for group in (32, 64, 128)},
     **{f"int4-g{group}": _grouped(4, group) for group in (32, 64, 128)},
@@ -109,26 +116,23 @@ FORMATS: dict[str, Format] = {
     "q4_k_m": _gguf(_Q4_K, head=_Q6_K, sensitive=_Q6_K),
     "q5_k_m": _gguf(_Q5_K, head=_Q6_K, sensitive=_Q6_K),
 }
-_ALIASES = {"int8": "int8-g128", "int4": "int4-g128"}
 
 _WHOLE_ROW = 2**31
-# A cache row is one head of one token. int8 adds an fp16 scale to each, int4 a scale and a minimum; e4m3 has the
-# range to go without.
+# A cache row is one head of one token. int8 adds a float32 scale to each, int4 an fp16 scale and a minimum; e4m3 has
+# the range to go without.
 KV_FORMATS: dict[str, Storage] = {
     "fp32": _F32,
     "bf16": _F16,
     "fp16": _F16,
     "fp8": Storage(8),
-    "int8": Storage(8, 16, columns=_WHOLE_ROW),
+    "int8": Storage(8, 32, columns=_WHOLE_ROW),
     "int4": Storage(4, 32, columns=_WHOLE_ROW),
 }
 
 
 def find_format(weights: str | Format) -> Format:
-    """The Format of a name in FORMATS, or of 'int8' or 'int4'; a Format is itself. Raises ValueError with the names."""
-    if isinstance(weights, Format):
-        return weights
-    return choose("weights", FORMATS, _ALIASES.get(weights, weights))
+    """The Format of a name in FORMATS; a Format is itself. Raises ValueError with the names."""
+    return weights if isinstance(weights, Format) else choose("weights", FORMATS, weights)
 
 
 def choose(kind: str, known: Any, name: str) -> Any:
