@@ -57,6 +57,22 @@ std::vector<AttentionStep::Tile> AttentionStep::tiles(size_t group) const {
   return tiles;
 }
 
+size_t AttentionStep::num_tokens() const {
+  size_t total = 0;
+  for (const Sequence& sequence : sequences_) total += sequence.count;
+  return total;
+}
+
+uintptr_t AttentionStep::scratch(size_t num_bytes) {
+  constexpr size_t kAlignment = 64;
+  if (num_bytes > scratch_bytes_) {
+    scratch_.reset(new char[num_bytes + kAlignment]);
+    scratch_bytes_ = num_bytes;
+    advise_huge_pages(scratch_.get(), num_bytes);
+  }
+  return ceil_div(reinterpret_cast<uintptr_t>(scratch_.get()), kAlignment) * kAlignment;
+}
+
 void AttentionStep::write(size_t layer, const float* k_TKd, const float* v_TKd) const {
   const size_t K = shape_.num_kv_heads, d = shape_.head_dim;
   for (const Sequence& sequence : sequences_) {

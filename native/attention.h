@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <memory>
 #include <vector>
 
 #include "kernels.h"
@@ -33,6 +34,12 @@ class AttentionStep {
   AttentionStep(const Kernels& kernels, const CacheShape& shape, std::vector<Sequence> sequences)
       : kernels_(*kernels.attention), shape_(shape), sequences_(std::move(sequences)) {}
 
+  size_t num_tokens() const;
+  size_t head_dim() const { return shape_.head_dim; }
+
+  // Memory for whoever works on the step, at a multiple of 64; the next call may move it.
+  uintptr_t scratch(size_t num_bytes);
+
   // Keys and values [T, kv heads, head_dim] of all the step's tokens into their slots.
   void write(size_t layer, const float* k_TKd, const float* v_TKd) const;
 
@@ -49,6 +56,8 @@ class AttentionStep {
   CacheShape shape_;
   std::vector<Sequence> sequences_;
   std::vector<float> partials_;
+  std::unique_ptr<char[]> scratch_;
+  size_t scratch_bytes_ = 0;
 };
 
 // out [T, num_heads, head_dim] = norm over each head of x, then the rotation by its token's cos and sin [T, head_dim].

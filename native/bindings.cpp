@@ -9,6 +9,7 @@
 #include "attention.h"
 #include "cpu.h"
 #include "kernels.h"
+#include "layer.h"
 #include "packed.h"
 #include "repack.h"
 #include "threads.h"
@@ -78,34 +79,6 @@ qwen3::PackedMatrix packed_matrix(uintptr_t quants, uintptr_t scales, size_t num
   throw std::invalid_argument("no packed format " + name);
 }
 
-// What a buffer of activations holds: the quantized form, the values in float32, or one after the other.
-constexpr int kQuantized = 1, kValues = 2;
-
-// The quantized form is quants, then scales, offsets, half_offsets.
-size_t quantized_bytes(size_t num_values, int forms) {
-  return forms & kQuantized ? num_values + num_values / qwen3::kActivationGroup * 16 : 0;
-}
-
-size_t activation_bytes(size_t num_tokens, size_t num_columns, int forms) {
-  const size_t num_values = num_tokens * num_columns;
-  return quantized_bytes(num_values, forms) + (forms & kValues ? num_values * sizeof(float) : 0);
-}
-
-qwen3::Activations activations_at(const qwen3::Kernels& kernels, uintptr_t buffer, size_t num_tokens,
-                                  size_t num_columns, int forms) {
-  const size_t num_values = num_tokens * num_columns, num_groups = num_values / qwen3::kActivationGroup;
-  qwen3::Activations at{nullptr, nullptr, nullptr, nullptr, nullptr, num_tokens, num_columns, kernels.tile_tokens};
-  char* start = reinterpret_cast<char*>(buffer);
-  if (forms & kQuantized) {
-    at.quants = reinterpret_cast<int8_t*>(start);
-    at.scales = reinterpret_cast<float*>(start + num_values);
-    at.offsets = reinterpret_cast<int32_t*>(at.scales + num_groups);
-    at.half_offsets = at.offsets + num_groups;
-  }
-  if (forms & kValues) at.values = reinterpret_cast<float*>(start + quantized_bytes(num_values, forms));
-  return at;
-}
-
 bool pack(size_t place, const qwen3::PackedMatrix& to, uintptr_t weight_NK, int type) {
   const nb::gil_scoped_release release;
   return qwen3::pack(kernels_at(place), reinterpret_cast<const void*>(weight_NK),
@@ -138,7 +111,8 @@ void products(size_t place, int kind, bool is_bf16, uintptr_t x, uintptr_t up, u
   const qwen3::TokenSource source{static_cast<qwen3::TokenSource::Kind>(kind), is_bf16,
                                   reinterpret_cast<const void*>(x), reinterpret_cast<const void*>(up),
                                   reinterpret_cast<const float*>(norm_weight), eps};
-  const qwen3::Activations activations = activations_at(kernels, buffer, num_tokens, num_columns, forms);
+  const qwen3::Activations activations =
+      qwen3::activations_at(kernels, reinterpret_cast<void*>(buffer), num_tokens, num_columns, forms);
   const nb::gil_scoped_release release;
   qwen3::quantize(kernels, source, activations);
   for (size_t i = 0; i < matrices.size(); ++i) {
@@ -188,6 +162,28 @@ void qk_norm_rope(size_t place, uintptr_t q_THd, uintptr_t k_TKd, size_t num_tok
                    floats(cos_Td), floats(sin_Td), reinterpret_cast<float*>(k_out));
 }
 
+// The matrices are q, k, v, o and, of a dense layer, gate, up, down; the norms are the input's, q's, k's and the
+// feed-forward's.
+qwen3::Layer layer(size_t index, size_t num_heads, float eps, const std::vector<const qwen3::PackedMatrix*>& matrices,
+                   const std::vector<uintptr_t>& norms) {
+  qwen3::Layer layer{};
+  layer.index = index, layer.num_heads = num_heads, layer.eps = eps;
+  layer.input_norm_D = floats(norms.at(0)), layer.q_norm_d = floats(norms.at(1));
+  layer.k_norm_d = floats(norms.at(2)), layer.post_norm_D = floats(norms.at(3));
+  layer.q = *matrices.at(0), layer.k = *matrices.at(1), layer.v = *matrices.at(2), layer.o = *matrices.at(3);
+  layer.has_mlp = matrices.size() > 4;
+  if (layer.has_mlp) layer.gate = *matrices.at(4), layer.up = *matrices.at(5), layer.down = *matrices.at(6);
+  return layer;
+}
+
+void run_layer(size_t place, const qwen3::Layer& layer, qwen3::AttentionStep& step, uintptr_t x_TD, uintptr_t cos_Td,
+               uintptr_t sin_Td, uintptr_t y_TD) {
+  const qwen3::Kernels& kernels = kernels_at(place);
+  const nb::gil_scoped_release release;
+  qwen3::run_layer(kernels, layer, step, floats(x_TD), floats(cos_Td), floats(sin_Td),
+                   reinterpret_cast<float*>(y_TD));
+}
+
 void rms_norm(size_t place, uintptr_t x_TD, size_t num_tokens, size_t num_columns, uintptr_t weight_D, float eps,
               uintptr_t out_TD) {
   const qwen3::Kernels& kernels = kernels_at(place);
@@ -215,7 +211,7 @@ NB_MODULE(_native, module) {
   nb::class_<qwen3::PackedMatrix>(module, "PackedMatrix");
   module.def("packed_formats", &packed_formats);
   module.def("packed_matrix", &packed_matrix);
-  module.def("activation_bytes", &activation_bytes);
+  module.def("activation_bytes", &qwen3::activation_bytes);
   module.def("pack", &pack);
   module.def("pack_quantized", &pack_quantized);
   module.def("repack", &repack);
@@ -228,6 +224,9 @@ NB_MODULE(_native, module) {
   module.def("attention_step", &attention_step);
   module.def("write_kv", &write_kv);
   module.def("attend", &attend);
+  nb::class_<qwen3::Layer>(module, "Layer");
+  module.def("layer", &layer);
+  module.def("run_layer", &run_layer);
   module.def("qk_norm_rope", &qk_norm_rope);
   module.def("rms_norm", &rms_norm);
 

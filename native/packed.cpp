@@ -88,6 +88,30 @@ void store(const float* y_16, size_t count, const char* residual, char* y, Preci
 
 }  // namespace
 
+// The quantized form is quants, then scales, offsets, half_offsets; the values follow it.
+static size_t quantized_bytes(size_t num_values, int forms) {
+  return forms & kQuantizedForm ? num_values + num_values / kActivationGroup * 16 : 0;
+}
+
+size_t activation_bytes(size_t num_tokens, size_t num_columns, int forms) {
+  const size_t num_values = num_tokens * num_columns;
+  return quantized_bytes(num_values, forms) + (forms & kValuesForm ? num_values * sizeof(float) : 0);
+}
+
+Activations activations_at(const Kernels& kernels, void* buffer, size_t num_tokens, size_t num_columns, int forms) {
+  const size_t num_values = num_tokens * num_columns, num_groups = num_values / kActivationGroup;
+  Activations at{nullptr, nullptr, nullptr, nullptr, nullptr, num_tokens, num_columns, kernels.tile_tokens};
+  char* start = static_cast<char*>(buffer);
+  if (forms & kQuantizedForm) {
+    at.quants = reinterpret_cast<int8_t*>(start);
+    at.scales = reinterpret_cast<float*>(start + num_values);
+    at.offsets = reinterpret_cast<int32_t*>(at.scales + num_groups);
+    at.half_offsets = at.offsets + num_groups;
+  }
+  if (forms & kValuesForm) at.values = reinterpret_cast<float*>(start + quantized_bytes(num_values, forms));
+  return at;
+}
+
 void clear_panel(const PackedMatrix& matrix, size_t index) {
   std::fill_n(matrix.quants + index * matrix.panel_quants(), matrix.panel_quants(), uint8_t{0});
   std::fill_n(matrix.scales + index * matrix.panel_scales(), matrix.panel_scales(), uint8_t{0});

@@ -56,6 +56,14 @@ struct Activations {
   }
 };
 
+// Which forms a buffer of activations holds, as bits.
+constexpr int kQuantizedForm = 1, kValuesForm = 2;
+
+size_t activation_bytes(size_t num_tokens, size_t num_columns, int forms);
+
+// Activations that lie in a buffer of activation_bytes.
+Activations activations_at(const Kernels& kernels, void* buffer, size_t num_tokens, size_t num_columns, int forms);
+
 enum class Precision : int { kFloat32, kBfloat16 };
 
 // Fills a panel with zeros, for rows beyond the last: they weigh nothing.

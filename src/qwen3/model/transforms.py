@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from qwen3.model.layers import Embedding, Linear, RMSNorm
+from qwen3.model.packed_block import PackedBlock
 from qwen3.model.transformer import Qwen3
 from qwen3.ops import PackedWeight, Weight
 from qwen3.ops.packed import pack_into
@@ -77,6 +78,8 @@ def replace_weights(model: Qwen3, weights: Iterable[tuple[str, Weight]]) -> None
             weight = nn.Parameter(weight, requires_grad=False)
         delattr(module, attribute)
         setattr(module, attribute, weight)
+    for index, block in enumerate(model.model.layers):
+        model.model.layers[index] = PackedBlock(block, model.config)
     model.has_independent_rows = not model.config.is_moe
 
 

@@ -124,36 +124,42 @@ class PagedStep:
                 raise ValueError(f"{len(sequence)} pages do not hold positions {start} to {start + count - 1}")
             if any(page.nbytes != layout.page_bytes for page in sequence):
                 raise ValueError(f"a page has not the layout's {layout.page_bytes:,} bytes")
-        self._layout, self._pages, self._num_tokens = layout, pages, sum(counts)
+        self._layout, self._pages, self.num_tokens = layout, pages, sum(counts)
         addresses = [[page.data_ptr() for page in sequence] for sequence in pages]
-        self._step = _native.attention_step(
+        self.native = _native.attention_step(
             place_of(instruction_set), layout.native, addresses, list(starts), list(counts)
         )
 
     def __call__(self, layer: int, q_THd: Tensor, k_TKd: Tensor, v_TKd: Tensor) -> Tensor:
         """Write the tokens' keys and values, then attend: each token over its sequence up to itself -> [T, H, d]."""
-        layout, T, H = self._layout, self._num_tokens, q_THd.shape[1]
-        if H % layout.num_kv_heads or not 0 < H <= _MAX_GROUP * layout.num_kv_heads:
-            raise ValueError(f"{H} query heads do not fit {layout.num_kv_heads} key-value heads")
-        self._check_layer(layer)
+        layout, T, H = self._layout, self.num_tokens, q_THd.shape[1]
+        self.check_layer(layer, H, layout.num_kv_heads, layout.head_dim)
         check("queries", q_THd, _FLOAT32, (T, H, layout.head_dim))
         check("keys", k_TKd, _FLOAT32, (T, layout.num_kv_heads, layout.head_dim))
         check("values", v_TKd, _FLOAT32, k_TKd.shape)
         out_THd = torch.empty_like(q_THd)
-        _native.attend(self._step, layer, H, q_THd.data_ptr(), k_TKd.data_ptr(), v_TKd.data_ptr(), out_THd.data_ptr())
+        _native.attend(self.native, layer, H, q_THd.data_ptr(), k_TKd.data_ptr(), v_TKd.data_ptr(), out_THd.data_ptr())
         return out_THd
 
     def write(self, layer: int, k_TKd: Tensor, v_TKd: Tensor) -> None:
         """Only put keys and values [T, K, d] into their slots."""
         layout = self._layout
-        self._check_layer(layer)
-        check("keys", k_TKd, _FLOAT32, (self._num_tokens, layout.num_kv_heads, layout.head_dim))
+        self.check_layer(layer, layout.num_kv_heads, layout.num_kv_heads, layout.head_dim)
+        check("keys", k_TKd, _FLOAT32, (self.num_tokens, layout.num_kv_heads, layout.head_dim))
         check("values", v_TKd, _FLOAT32, k_TKd.shape)
-        _native.write_kv(self._step, layer, k_TKd.data_ptr(), v_TKd.data_ptr())
+        _native.write_kv(self.native, layer, k_TKd.data_ptr(), v_TKd.data_ptr())
 
-    def _check_layer(self, layer: int) -> None:
-        if not 0 <= layer < self._layout.num_layers:
+    def check_layer(self, layer: int, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
+        """Refuse a layer that the cache does not have."""
+        layout = self._layout
+        if not 0 <= layer < layout.num_layers:
             raise ValueError(f"the cache has no layer {layer}")
+        if (num_kv_heads, head_dim) != (layout.num_kv_heads, layout.head_dim):
+            raise ValueError(
+                f"the cache has {layout.num_kv_heads} heads of {layout.head_dim}, not {num_kv_heads} of {head_dim}"
+            )
+        if num_heads % num_kv_heads or not 0 < num_heads <= _MAX_GROUP * num_kv_heads:
+            raise ValueError(f"{num_heads} query heads do not fit {num_kv_heads} key-value heads")
 
 
 _FLOAT32 = (torch.float32,)

@@ -1,0 +1,88 @@
+#include "layer.h"
+
+#include <algorithm>
+
+namespace qwen3 {
+namespace {
+
+// Hands out pieces of one memory. Begun at address 0, it tells how much is needed.
+struct Scratch {
+  uintptr_t next, end = 0;
+
+  template <class T>
+  T* take(size_t count) {
+    T* piece = reinterpret_cast<T*>(next);
+    next += ceil_div(count * sizeof(T), 64) * 64;
+    end = std::max(end, next);
+    return piece;
+  }
+
+  Activations activations(const Kernels& kernels, size_t num_tokens, size_t num_columns, int forms) {
+    char* piece = take<char>(activation_bytes(num_tokens, num_columns, forms));
+    return activations_at(kernels, piece, num_tokens, num_columns, forms);
+  }
+};
+
+// What lies between x and y; attention's part and the feed-forward's share their memory.
+struct Buffers {
+  float *attended_TD, *q_THd, *k_TKd, *v_TKd, *q_rotated_THd, *k_rotated_TKd, *gate_TF, *up_TF;
+  Activations input, output, mlp_input, hidden;
+  size_t num_bytes;
+
+  Buffers(const Kernels& kernels, const Layer& layer, size_t T, uintptr_t begin) {
+    Scratch scratch{begin};
+    const auto form = [](const PackedMatrix& matrix) { return matrix.format->takes_floats() ? kValuesForm : kQuantizedForm; };
+    attended_TD = scratch.take<float>(T * layer.o.num_rows);
+    const uintptr_t shared = scratch.next;
+    input = scratch.activations(kernels, T, layer.q.num_columns, form(layer.q) | form(layer.k) | form(layer.v));
+    output = scratch.activations(kernels, T, layer.o.num_columns, form(layer.o));
+    q_THd = scratch.take<float>(T * layer.q.num_rows);
+    k_TKd = scratch.take<float>(T * layer.k.num_rows);
+    v_TKd = scratch.take<float>(T * layer.v.num_rows);
+    q_rotated_THd = scratch.take<float>(T * layer.q.num_rows);
+    k_rotated_TKd = scratch.take<float>(T * layer.k.num_rows);
+    if (layer.has_mlp) {
+      scratch.next = shared;
+      mlp_input = scratch.activations(kernels, T, layer.gate.num_columns, form(layer.gate) | form(layer.up));
+      hidden = scratch.activations(kernels, T, layer.down.num_columns, form(layer.down));
+      gate_TF = scratch.take<float>(T * layer.gate.num_rows);
+      up_TF = scratch.take<float>(T * layer.up.num_rows);
+    }
+    num_bytes = scratch.end - begin;
+  }
+};
+
+}  // namespace
+
+void run_layer(const Kernels& kernels, const Layer& layer, AttentionStep& step, const float* x_TD, const float* cos_Td,
+               const float* sin_Td, float* y_TD) {
+  const size_t T = step.num_tokens(), d = step.head_dim();
+  const uintptr_t memory = step.scratch(Buffers(kernels, layer, T, 0).num_bytes);
+  const Buffers at(kernels, layer, T, memory);
+  const auto product = [&](const PackedMatrix& matrix, const Activations& activations, const float* residual,
+                           float* to) { matmul(kernels, matrix, activations, residual, to, Precision::kFloat32); };
+  const auto normed = [&](const float* x, const float* norm_weight) {
+    return TokenSource{TokenSource::kNorm, false, x, nullptr, norm_weight, layer.eps};
+  };
+
+  quantize(kernels, normed(x_TD, layer.input_norm_D), at.input);
+  product(layer.q, at.input, nullptr, at.q_THd);
+  product(layer.k, at.input, nullptr, at.k_TKd);
+  product(layer.v, at.input, nullptr, at.v_TKd);
+  norm_rope(kernels, at.q_THd, T, layer.num_heads, d, layer.q_norm_d, layer.eps, cos_Td, sin_Td, at.q_rotated_THd);
+  norm_rope(kernels, at.k_TKd, T, layer.k.num_rows / d, d, layer.k_norm_d, layer.eps, cos_Td, sin_Td,
+            at.k_rotated_TKd);
+  step.write(layer.index, at.k_rotated_TKd, at.v_TKd);
+  step.attend(layer.index, layer.num_heads, at.q_rotated_THd, at.q_THd);
+  quantize(kernels, {TokenSource::kPlain, false, at.q_THd, nullptr, nullptr, 0}, at.output);
+  product(layer.o, at.output, x_TD, layer.has_mlp ? at.attended_TD : y_TD);
+  if (!layer.has_mlp) return;
+
+  quantize(kernels, normed(at.attended_TD, layer.post_norm_D), at.mlp_input);
+  product(layer.gate, at.mlp_input, nullptr, at.gate_TF);
+  product(layer.up, at.mlp_input, nullptr, at.up_TF);
+  quantize(kernels, {TokenSource::kSwiglu, false, at.gate_TF, at.up_TF, nullptr, 0}, at.hidden);
+  product(layer.down, at.hidden, at.attended_TD, y_TD);
+}
+
+}  // namespace qwen3
