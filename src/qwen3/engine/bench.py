@@ -29,8 +29,8 @@ from qwen3.engine.profile import timed
 from qwen3.engine.request import ContextError, Request, RequestError, SamplingParams
 from qwen3.model import Qwen3
 from qwen3.ops import PackedWeight, native
+from qwen3.ops.layer import PackedLayer
 from qwen3.ops.packed import read_bandwidth
-from qwen3.ops.paged import PagedStep
 
 
 class Phase(StrEnum):
@@ -202,7 +202,7 @@ class Bench:
         kernels = [(native._native, name) for name in dir(native._native) if _is_function(name)]
         operations = [(ops, name) for name in ops.IMPLEMENTATIONS] + [
             (engine_module, "sample"),
-            (PagedStep, "__call__"),
+            (PackedLayer, "__call__"),
         ]
         with timed(operations) as by_operation, timed(kernels) as by_kernel:
             seconds = self._seconds(case)
