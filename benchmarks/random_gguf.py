@@ -66,7 +66,7 @@ def write_random_gguf(config: ModelConfig, mix: str, file: Path) -> None:
     """One tensor at a time, so that memory holds the largest of them only."""
     noise = {type: Noise(type) for type in TYPES.values()}
     writer = gguf.GGUFWriter(file, "qwen3moe" if config.is_moe else "qwen3")
-    _add_metadata(writer, config)
+    add_metadata(writer, config)
     writer.add_file_type(FILE_TYPES[mix])
     tensors = list(_tensors(config, MIXES[mix]))
     for name, shape, type in tensors:
@@ -139,7 +139,7 @@ def placeholder_words(config: ModelConfig) -> list[str]:
     return [*letters, *(f"x{i}" for i in range(config.bos_token_id - len(letters)))]
 
 
-def _add_metadata(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
+def add_metadata(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
     writer.add_name("random weights")
     writer.add_context_length(config.max_context)
     writer.add_embedding_length(config.hidden_size)

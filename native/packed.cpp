@@ -118,6 +118,7 @@ void clear_panel(const PackedMatrix& matrix, size_t index) {
 }
 
 bool pack(const Kernels& kernels, const void* weight_NK, WeightRows::Type type, const PackedMatrix& to) {
+  if (to.format->encoding == Encoding::kQ6_K) return pack_q6_k(weight_NK, type, to);
   const size_t panel_bytes = kPanelRows * to.num_columns * (type == WeightRows::kFloat32 ? 4 : 2);
   std::atomic<bool> is_good{true};
   parallel_for(to.num_panels(), [&](size_t index) {

@@ -72,6 +72,7 @@ void clear_panel(const PackedMatrix& matrix, size_t index);
 // Quantizes to 4 or 8 bits. False if a weight is not finite or too large for an fp16 scale; the result is then of no
 // use.
 bool pack(const Kernels& kernels, const void* weight_NK, WeightRows::Type type, const PackedMatrix& to);
+bool pack_q6_k(const void* weight_NK, WeightRows::Type type, const PackedMatrix& to);
 
 // Weights of 4 or 8 bits that are quantized already: quants_NK one byte each, and fp16 scales_NG. Loses nothing.
 void pack_quantized(const uint8_t* quants_NK, const uint16_t* scales_NG, const PackedMatrix& to);

@@ -46,7 +46,7 @@ def test_the_line_says_what_and_why_in_figures():
         "weights: int8, 4.3 GB, in place of bf16's 8.0 GB, to be faster; --weights bf16 keeps 16 bits"
     )
     assert choose_weights(config("4B"), "auto", 6 * GB).line == (
-        "weights: int4, 2.3 GB, because int8 would take 5.9 GB of the 6.0 GB free, with 8,192 tokens; "
+        "weights: int4, 2.4 GB, because int8 would take 5.9 GB of the 6.0 GB free, with 8,192 tokens; "
         "--weights bf16 would need 8.4 GB"
     )
 
@@ -68,7 +68,7 @@ def test_what_was_asked_for_by_name_is_what_one_gets(weights, name):
     ("size", "weights", "free_gb", "message"),
     [
         ("4B", None, 6, r"in bf16 need 8\.4 GB, but 6\.0 GB of memory are free: take weights int8, which need 4\.7 GB"),
-        ("4B", None, 4, r"take weights int4, which need 2\.7 GB"),
+        ("4B", None, 4, r"take weights int4, which need 2\.8 GB"),
         ("4B", "int8", 4, r"in int8 need 4\.7 GB, but 4\.0 GB .*: take weights int4"),
         ("8B", "auto", 4, r"in int4 need 5\.\d GB, but 4\.0 GB .*: take a smaller model; .* 5\.\d GB, in int4"),
         ("32B", "int4", 16, r"in int4 need .*: take a smaller model"),

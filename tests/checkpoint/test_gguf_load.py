@@ -13,6 +13,7 @@ from qwen3 import LLM
 from qwen3.checkpoint.gguf import GGUFError, GGUFFile
 from qwen3.checkpoint.gguf_load import load_gguf
 from qwen3.engine.request import SamplingParams
+from qwen3.model.layers import RMSNorm
 from qwen3.model.transforms import storage_of
 from qwen3.ops import PackedWeight
 from qwen3.ops.packed import REPACKED, dequantize
@@ -70,6 +71,8 @@ def test_matrices_keep_the_numbers_of_the_file(tmp_path, tokenizer, kind, block_
         assert weight.format == REPACKED[block_type]
         assert torch.equal(dequantize(weight), plain[name])
     rest = dict(loaded.named_parameters())
+    norms = {f"{name}.weight": module for name, module in loaded.named_modules() if isinstance(module, RMSNorm)}
+    rest |= {name: torch.nn.Parameter(norm.weight.values, requires_grad=False) for name, norm in norms.items()}
     assert packed.keys() | rest.keys() == plain.keys()
     assert all("norm" in name or name.endswith("mlp.gate.weight") for name in rest)
     assert all(torch.equal(parameter, plain[name]) and not parameter.requires_grad for name, parameter in rest.items())
@@ -159,4 +162,4 @@ def test_answers_are_the_same_alone_and_together(tmp_path, tokenizer):
 def test_packing_anew_starts_from_plain_weights(tmp_path, tokenizer):
     _, model = reference_pair()
     llm = LLM(saved(tmp_path / "x.gguf", model, tokenizer, "Q8_0").path, weights="int4")
-    assert llm.storage == "int4-g32 weights in float32"
+    assert llm.storage == "int4-g32 + int8-g32 weights in float32"

@@ -63,9 +63,7 @@ def test_random_shape_needs_no_checkpoint(qwen3):
     assert report["model"] == "Qwen3-0.6B"
     assert report["random"] is True
     assert report["parameters"] == config.num_parameters
-    # The calculator has norms in 16 bits, we in 32.
-    norms = report["weights"]["float32"]
-    assert sum(report["weights"].values()) == weight_bytes(config, "int4-g32") + norms // 2
+    assert sum(report["weights"].values()) == weight_bytes(config, "int4")
     assert report["peak_bytes"] - report["baseline_bytes"] < 2 * sum(report["weights"].values())
 
 

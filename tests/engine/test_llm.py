@@ -169,7 +169,8 @@ def test_weights_by_name_are_packed_as_they_are_read(tiny_checkpoint, weights):
     expected = load_model(tiny_checkpoint)
     quantize_weights(expected, PACKINGS[weights].bits)
     assert_equal(llm.model, expected)
-    assert llm.storage == f"{weights}-g32 weights in float32"
+    head = " + int8-g32" if weights == "int4" else ""
+    assert llm.storage == f"{weights}-g32{head} weights in float32"
 
 
 def test_by_default_and_for_small_models_no_number_changes(tiny_checkpoint, llm):

@@ -58,7 +58,7 @@ def test_storage_is_that_of_a_quantized_model_and_of_the_memory_calculator(confi
     }
     assert model.has_independent_rows == quantized.has_independent_rows
     matrices, lookup = Storage(bits, 16, columns=group), Storage(8, 16, columns=group)
-    stored = Format(matrices=matrices, head=matrices, embedding=lookup, rest=Storage(32))
+    stored = Format(matrices=matrices, head=lookup, embedding=lookup, rest=Storage(32))
     assert sum(weight.nbytes for weight in made.values()) == weight_bytes(config, stored)
 
 

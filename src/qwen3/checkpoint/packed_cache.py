@@ -38,7 +38,7 @@ from qwen3.ops import PackedVector, PackedWeight, Weight
 from qwen3.ops.packed import num_threads
 
 # Part of the name: another number whenever packing gives other bits or lays them out in another way.
-_VERSION = 1
+_VERSION = 2
 _ALIGNMENT = 64
 _CHUNK_BYTES = 16 << 20
 _DTYPES = {"U8": torch.uint8, "F32": torch.float32}

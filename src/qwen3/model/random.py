@@ -44,6 +44,7 @@ def random_model(config: ModelConfig, weights: str = "int4", group: int = 32, se
     quants = {
         4: _Noise(nibbles[0] | nibbles[1] << 4),
         8: _Noise(torch.randint(1, 256, (_BLOCK_BYTES,), dtype=torch.uint8, generator=generator)),
+        6: _Noise(torch.randint(0, 256, (_BLOCK_BYTES,), dtype=torch.uint8, generator=generator)),
     }
     with torch.device("meta"):
         model = Qwen3(config).eval()
@@ -60,12 +61,20 @@ def random_model(config: ModelConfig, weights: str = "int4", group: int = 32, se
     def drawn(name: str, format: str | None) -> Weight:
         if format is None:
             return plain(name, torch.float32)
-        bits = int(format[3])
         packed = PackedWeight.empty(*shapes[name], format)
+        bits = 6 if format == "q6_k" else int(format[3])
         quants[bits].fill(packed.quants)
         # Over the standard deviation of a uniform draw from all other quants.
-        num_quants = 2**bits - 1
-        packed.scales.view(torch.float16).fill_(config.initializer_range / math.sqrt((num_quants**2 - 1) / 12))
+        num_quants = 2**bits - (bits != 6)
+        scale = config.initializer_range / math.sqrt((num_quants**2 - 1) / 12)
+        if bits != 6:
+            packed.scales.view(torch.float16).fill_(scale)
+            return packed
+        # Of each 288 bytes the first 32 are float16 scales, the others bytes by which they are multiplied.
+        blocks = packed.scales.view(-1, 288)
+        blocks[:, :32].view(torch.float16).fill_(scale / 64)
+        blocks[:, 32:] = 64  # half of them minus 64, because the mean of the quants is not 0
+        blocks[:, 33::2] = 256 - 64
         return packed
 
     if weights in PACKINGS:

@@ -18,7 +18,7 @@ from qwen3.model.layers import Embedding, Linear, RMSNorm
 from qwen3.model.packed_block import PackedBlock
 from qwen3.model.transformer import Qwen3
 from qwen3.ops import PackedWeight, Weight
-from qwen3.ops.packed import pack_into
+from qwen3.ops.packed import FORMATS, pack_into
 from qwen3.ops.paged import PackedVector
 
 
@@ -34,6 +34,12 @@ class Packing:
         """The name of a packed weight's format (`ops.packed.FORMATS`)."""
         return f"int{self.bits}-g{self.group}"
 
+    def head_format(self, columns: int) -> str:
+        """Of the head [V, columns], which suffers most from few bits: beside 4 it takes 6, or 8 where 6 do not fit."""
+        if self.bits == 8:
+            return self.format
+        return "q6_k" if columns % FORMATS["q6_k"].block_columns == 0 else f"int8-g{self.group}"
+
 
 PACKINGS = {"int8": Packing(8), "int4": Packing(4)}
 """By the names that users know."""
@@ -42,20 +48,23 @@ PACKINGS = {"int8": Packing(8), "int4": Packing(4)}
 def packed_forms(model: Qwen3, packing: Packing) -> dict[str, str | None]:
     """The format of each parameter, by name, in a packed model; None stands for float32.
 
-    Projections, experts and the head follow `packing`, a tied embedding with them; an embedding of its own takes 8
-    bits. Routers and norms become float32, as do the activations. The model may be on the meta device.
+    Projections and experts follow `packing`, the head or a tied embedding its `head_format`; an embedding of its own
+    takes 8 bits. Routers and norms become float32, as do the activations. The model may be on the meta device.
 
     Raises ValueError for a head_dim that the native kernels cannot take.
     """
     if model.config.head_dim % 16:
         raise ValueError(f"head_dim {model.config.head_dim} is not a multiple of 16, which the native kernels need")
     routers = {block.mlp.gate for block in model.model.layers if hasattr(block.mlp, "gate")}
+    head = model.model.embed_tokens if model.config.tie_word_embeddings else model.lm_head
     forms: dict[str, str | None] = {}
     for owner, module in model.named_modules():
-        if isinstance(module, Linear) and module not in routers:
+        if module is head:
+            form = packing.head_format(model.config.hidden_size)
+        elif isinstance(module, Linear) and module not in routers:
             form = packing.format
         elif isinstance(module, Embedding):
-            form = (packing if model.config.tie_word_embeddings else Packing(8, packing.group)).format
+            form = Packing(8, packing.group).format
         else:
             form = None
         forms |= {f"{owner}.{name}": form for name, _ in module.named_parameters(recurse=False)}

@@ -146,8 +146,8 @@ def pack(weight_NK: Tensor, bits: int = 4, group: int = 32, *, instruction_set: 
 
 def pack_into(packed: PackedWeight, weight_NK: Tensor, *, instruction_set: str = FASTEST) -> None:
     """`pack` into memory that is there already, such as some rows of a larger weight (`PackedWeight.rows`)."""
-    if not packed.format.startswith("int"):
-        raise ValueError(f"weights are quantized to int4 or int8, not {packed.format}")
+    if not packed.format.startswith("int") and packed.format != "q6_k":
+        raise ValueError(f"weights are quantized to int4, int8 or q6_k, not {packed.format}")
     check("weight", weight_NK, tuple(_STORED), packed.shape)
     if not _native.pack(place_of(instruction_set), packed._matrix, weight_NK.data_ptr(), _STORED[weight_NK.dtype]):
         raise ValueError("the weight has a value that is infinite, NaN, or too large for a float16 scale")

@@ -86,17 +86,17 @@ def _grouped(bits: int, group: int, zero_point: bool = False) -> Format:
     return Format(storage, storage, _F16, _F16)
 
 
-def _packed(storage: Storage) -> Format:
+def _packed(storage: Storage, head: Storage) -> Format:
     """What this package's CPU kernels run: an embedding of its own in 8 bits, norms and routers in float32."""
-    return Format(storage, storage, _Q8_0, _F32)
+    return Format(storage, head, _Q8_0, _F32)
 
 
 FORMATS: dict[str, Format] = {
     "fp32": _uniform(_F32),
     "bf16": _uniform(_F16),
     "fp16": _uniform(_F16),
-    "int8": _packed(Storage(8, 16, columns=32)),
-    "int4": _packed(Storage(4, 16, columns=32)),
+    "int8": _packed(_Q8_0, head=_Q8_0),
+    "int4": _packed(_Q4_0, head=_Q6_K),
     "fp8": _layers_only(Storage(8, 16, columns=128, rows=128)),
     **{f"int8-g{group}": _grouped(8, group) for group in (32, 64, 128)},
     **{f"int4-g{group}": _grouped(4, group) for group in (32, 64, 128)},
