@@ -9,6 +9,7 @@
 #include "attention.h"
 #include "cpu.h"
 #include "kernels.h"
+#include "moe.h"
 #include "packed.h"
 #include "repack.h"
 #include "threads.h"
@@ -196,6 +197,30 @@ void rms_norm(size_t place, uintptr_t x_TD, size_t num_tokens, size_t num_column
                   reinterpret_cast<float*>(out_TD));
 }
 
+// The experts of a layer, gathered once so that a call passes one argument.
+struct Experts {
+  std::vector<qwen3::Expert> experts;
+
+  Experts(const std::vector<qwen3::PackedMatrix>& gates, const std::vector<qwen3::PackedMatrix>& ups,
+          const std::vector<qwen3::PackedMatrix>& downs) {
+    for (size_t i = 0; i < gates.size(); ++i) experts.push_back({gates[i], ups.at(i), downs.at(i)});
+  }
+
+  qwen3::SparseLayer layer(uintptr_t router_ED, bool router_is_bf16, uintptr_t norm_weight_D, float eps, size_t top_k,
+                           bool renormalise) const {
+    const qwen3::Router router{reinterpret_cast<const void*>(router_ED), router_is_bf16, experts.size(),
+                               experts.at(0).gate.num_columns};
+    return {experts.data(), router, floats(norm_weight_D), eps, top_k, renormalise};
+  }
+};
+
+void moe(size_t place, const qwen3::SparseLayer& layer, uintptr_t x_TD, size_t num_tokens, uintptr_t scratch,
+         uintptr_t y_TD) {
+  const nb::gil_scoped_release release;
+  qwen3::moe(kernels_at(place), layer, floats(x_TD), num_tokens, reinterpret_cast<void*>(scratch),
+             reinterpret_cast<float*>(y_TD));
+}
+
 void advise_huge_pages(uintptr_t address, size_t num_bytes) {
   qwen3::advise_huge_pages(reinterpret_cast<void*>(address), num_bytes);
 }
@@ -231,6 +256,11 @@ NB_MODULE(_native, module) {
   module.def("qk_norm_rope", &qk_norm_rope);
   module.def("rms_norm", &rms_norm);
 
+  using Matrices = const std::vector<qwen3::PackedMatrix>&;
+  nb::class_<Experts>(module, "Experts").def(nb::init<Matrices, Matrices, Matrices>()).def("layer", &Experts::layer);
+  nb::class_<qwen3::SparseLayer>(module, "SparseLayer");
+  module.def("moe_scratch_bytes", &qwen3::moe_scratch_bytes);
+  module.def("moe", &moe);
   module.def("advise_huge_pages", &advise_huge_pages);
   module.def("read_all", &read_all);
   module.def("num_threads", &qwen3::num_threads);

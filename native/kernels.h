@@ -171,6 +171,26 @@ struct AttentionKernels {
   NormRope* norm_rope;
 };
 
+// The router of a sparse layer: y_TE[t, e] = sum over k of weight_EK[e, k] * x_TK[t, k], for num_tokens tokens and the
+// experts in [begin, end).
+//
+// Order of arithmetic: as in MatvecBf16, but the product and the sum are each rounded. K is a multiple of 16.
+struct Router {
+  const void* weight_EK;  // float32, or bfloat16 if is_bf16
+  bool is_bf16;
+  size_t num_experts, num_columns;
+};
+using RouterLogits = void(const Router& router, const float* x_TK, size_t num_tokens, size_t begin, size_t end,
+                          float* y_TE);
+
+// values = exp(values - largest) / sum, in place; the sum in 16 lanes as above.
+using Softmax = void(float* values, size_t count);
+
+struct RouterKernels {
+  RouterLogits* logits;
+  Softmax* softmax;
+};
+
 namespace generic {
 MatvecBf16 matvec_bf16;
 extern const MatmulPanels matmul;
@@ -178,6 +198,7 @@ QuantizeToken quantize_token;
 FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
+extern const RouterKernels router;
 }  // namespace generic
 namespace avx2 {
 MatvecBf16 matvec_bf16;
@@ -186,6 +207,7 @@ QuantizeToken quantize_token;
 FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
+extern const RouterKernels router;
 }  // namespace avx2
 namespace avx_vnni {
 extern const MatmulPanels matmul;
@@ -196,6 +218,7 @@ QuantizeToken quantize_token;
 FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
+extern const RouterKernels router;
 }  // namespace avx512
 namespace avx512_vnni {
 extern const MatmulPanels matmul;
@@ -206,6 +229,7 @@ QuantizeToken quantize_token;
 FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
+extern const RouterKernels router;
 }  // namespace neon
 namespace neon_dotprod {
 extern const MatmulPanels matmul;
@@ -221,6 +245,7 @@ struct Kernels {
   FloatToken* float_token;
   PackPanel* pack_panel;
   const AttentionKernels* attention;
+  const RouterKernels* router;
 };
 
 struct KernelTables {

@@ -7,7 +7,7 @@ input and round where transformers' Qwen3 rounds, so that equal weights give equ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -80,20 +80,20 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def moe(
     x_TD: Tensor,
+    norm_weight_D: Tensor,
+    eps: float,
     router_weight_ED: Tensor,
     experts: Sequence[tuple[Tensor, Tensor, Tensor]],
     top_k: int,
     renormalise: bool,
-    expert_linear: Callable[..., Tensor] = linear,
-    expert_swiglu_linear: Callable[..., Tensor] = swiglu_linear,
 ) -> Tensor:
-    """Sparse feed-forward: each token goes through its `top_k` experts, weighted by the router.
+    """x and its sparse feed-forward: each token's norm goes through its `top_k` experts, weighted by the router.
 
     `experts` are (gate [F, D], up [F, D], down [D, F]). The router's softmax runs in float32 over all experts;
-    `renormalise` makes the chosen weights sum to one (config's norm_topk_prob). The last two arguments are the forms
-    of the experts' products.
+    `renormalise` makes the chosen weights sum to one (config's norm_topk_prob).
     """
-    probabilities_TE = F.softmax(linear(x_TD, router_weight_ED), dim=-1, dtype=torch.float32)
+    normed_TD = rms_norm(x_TD, norm_weight_D, eps)
+    probabilities_TE = F.softmax(linear(normed_TD, router_weight_ED), dim=-1, dtype=torch.float32)
     weights_Tk, chosen_Tk = probabilities_TE.topk(top_k, dim=-1)
     if renormalise:
         weights_Tk = weights_Tk / weights_Tk.sum(-1, keepdim=True)
@@ -102,10 +102,10 @@ def moe(
     for expert in chosen_Tk.unique().tolist():
         gate_weight, up_weight, down_weight = experts[expert]
         token, slot = (chosen_Tk == expert).nonzero(as_tuple=True)
-        x_nD = x_TD[token]
-        y_nD = expert_swiglu_linear(expert_linear(x_nD, gate_weight), expert_linear(x_nD, up_weight), down_weight)
+        x_nD = normed_TD[token]
+        y_nD = swiglu_linear(linear(x_nD, gate_weight), linear(x_nD, up_weight), down_weight)
         out_TD = out_TD.index_add(0, token, y_nD * weights_Tk[token, slot, None])
-    return out_TD
+    return x_TD + out_TD
 
 
 def token_losses(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, chunk: int = 1024) -> Tensor:
