@@ -12,6 +12,7 @@
 #include "moe.h"
 #include "packed.h"
 #include "repack.h"
+#include "sample.h"
 #include "threads.h"
 
 namespace nb = nanobind;
@@ -221,6 +222,17 @@ void moe(size_t place, const qwen3::SparseLayer& layer, uintptr_t x_TD, size_t n
              reinterpret_cast<float*>(y_TD));
 }
 
+int64_t draw(size_t place, uintptr_t logits, size_t num_logits, float temperature, size_t top_k, double top_p,
+             double min_p, double noise) {
+  const nb::gil_scoped_release release;
+  return qwen3::draw(kernels_at(place), floats(logits), num_logits, {temperature, top_k, top_p, min_p, noise});
+}
+
+void largest(size_t place, uintptr_t logits, size_t num_logits, size_t count, uintptr_t ids) {
+  const nb::gil_scoped_release release;
+  qwen3::largest(kernels_at(place), floats(logits), num_logits, count, reinterpret_cast<int64_t*>(ids));
+}
+
 void advise_huge_pages(uintptr_t address, size_t num_bytes) {
   qwen3::advise_huge_pages(reinterpret_cast<void*>(address), num_bytes);
 }
@@ -261,6 +273,10 @@ NB_MODULE(_native, module) {
   nb::class_<qwen3::SparseLayer>(module, "SparseLayer");
   module.def("moe_scratch_bytes", &qwen3::moe_scratch_bytes);
   module.def("moe", &moe);
+
+  module.def("draw", &draw);
+  module.def("largest", &largest);
+
   module.def("advise_huge_pages", &advise_huge_pages);
   module.def("read_all", &read_all);
   module.def("num_threads", &qwen3::num_threads);

@@ -191,6 +191,17 @@ struct RouterKernels {
   Softmax* softmax;
 };
 
+// The largest value, or NaN if any is.
+using Largest = float(const float* values, size_t count);
+
+// depth = top - value / divisor and weight = exp(-depth), both with room for a multiple of 16.
+using Weigh = void(const float* values, size_t count, float divisor, float top, float* depths, float* weights);
+
+struct SamplingKernels {
+  Largest* largest;
+  Weigh* weigh;
+};
+
 namespace generic {
 MatvecBf16 matvec_bf16;
 extern const MatmulPanels matmul;
@@ -199,6 +210,7 @@ FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
 extern const RouterKernels router;
+extern const SamplingKernels sampling;
 }  // namespace generic
 namespace avx2 {
 MatvecBf16 matvec_bf16;
@@ -208,6 +220,7 @@ FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
 extern const RouterKernels router;
+extern const SamplingKernels sampling;
 }  // namespace avx2
 namespace avx_vnni {
 extern const MatmulPanels matmul;
@@ -219,6 +232,7 @@ FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
 extern const RouterKernels router;
+extern const SamplingKernels sampling;
 }  // namespace avx512
 namespace avx512_vnni {
 extern const MatmulPanels matmul;
@@ -230,6 +244,7 @@ FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
 extern const RouterKernels router;
+extern const SamplingKernels sampling;
 }  // namespace neon
 namespace neon_dotprod {
 extern const MatmulPanels matmul;
@@ -246,6 +261,7 @@ struct Kernels {
   PackPanel* pack_panel;
   const AttentionKernels* attention;
   const RouterKernels* router;
+  const SamplingKernels* sampling;
 };
 
 struct KernelTables {

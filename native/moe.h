@@ -26,9 +26,9 @@ size_t moe_scratch_bytes(const SparseLayer& layer, size_t num_tokens);
 
 // y_TD = x_TD + sum over the chosen experts e of weight_e * down_e(silu(gate_e(z)) * up_e(z)), z = rms_norm(x_TD).
 //
-// z is float32 where the router reads it; the experts' formats say in which form they take it. The weights are the softmax over all
-// experts, float32; the top_k largest are chosen, of equal ones those with the lower index. With renormalise they are
-// divided by their sum, added from the largest to the smallest.
+// z is float32 where the router reads it; the experts' formats say in which form they take it. The weights are the
+// softmax over all experts, float32; the top_k largest are chosen, of equal ones those with the lower index. With
+// renormalise they are divided by their sum, added from the largest to the smallest.
 //
 // Order of arithmetic: y = x; for each chosen expert in rising index, y = y + weight * down, each rounded. The
 // rest is as in kernels.h. So a token's bits depend on no other token, and on neither instruction set nor threads.

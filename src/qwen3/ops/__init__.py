@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from qwen3.ops import packed, paged, reference
+from qwen3.ops import packed, paged, reference, sampling
 from qwen3.ops.packed import PackedWeight
 from qwen3.ops.packed_moe import PackedExperts, packed_moe
 from qwen3.ops.paged import PackedVector
@@ -26,7 +26,9 @@ __all__ = [
     "Vector",
     "Weight",
     "attention",
+    "draw",
     "embedding",
+    "largest",
     "linear",
     "moe",
     "norm_linear",
@@ -45,9 +47,12 @@ Experts = Sequence[tuple[Tensor, Tensor, Tensor]] | PackedExperts
 """The (gate [F, D], up [F, D], down [D, F]) of each expert, in any storage."""
 
 _BOTH = "torch reference; native kernels for packed weights"
+_BY_DEVICE = "native kernels on the CPU; torch reference elsewhere"
 IMPLEMENTATIONS: dict[str, str] = {
     "attention": "torch reference; native kernels over the paged cache of a packed model",
+    "draw": _BY_DEVICE,
     "embedding": _BOTH,
+    "largest": _BY_DEVICE,
     "linear": _BOTH,
     "moe": _BOTH,
     "norm_linear": _BOTH,
@@ -119,3 +124,14 @@ def moe(
     if isinstance(experts, PackedExperts):
         return packed_moe(x_TD, norm_weight_D.values, eps, router_weight_ED, experts, top_k, renormalise)
     return reference.moe(x_TD, norm_weight_D, eps, router_weight_ED, experts, top_k, renormalise)
+
+
+def draw(logits_V: Tensor, temperature: float, top_k: int, top_p: float, min_p: float, noise: float) -> int | None:
+    """A token of float32 logits [V], by inverse CDF; None if the largest logit is not finite: see `reference.draw`."""
+    form = sampling.draw if logits_V.is_cpu else reference.draw
+    return form(logits_V, temperature, top_k, top_p, min_p, noise)
+
+
+def largest(logits_V: Tensor, count: int) -> Tensor:
+    """Ids of the `count` largest of float32 logits [V], the largest first."""
+    return (sampling.largest if logits_V.is_cpu else reference.largest)(logits_V, count)

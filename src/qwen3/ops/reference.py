@@ -119,3 +119,42 @@ def token_losses(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, c
 
     pieces = zip(hidden_TD.split(chunk), targets_T.split(chunk), strict=True)
     return torch.cat([checkpoint(losses, h, t, use_reentrant=False) for h, t in pieces])
+
+
+def draw(logits_V: Tensor, temperature: float, top_k: int, top_p: float, min_p: float, noise: float) -> int | None:
+    """The token in whose share of the probability `noise` in [0, 1) falls; None if the largest logit is not finite.
+
+    Shares stand most likely first. A temperature of 0 takes the first; top_k of 0, top_p of 1 and min_p of 0 keep all.
+    """
+    if not logits_V.max().isfinite():
+        return None
+    if temperature == 0:
+        return int(logits_V.argmax())
+    probabilities, ids = candidates(logits_V / temperature, top_k, top_p, min_p)
+    cumulative = probabilities.cumsum(-1)
+    chosen = int(torch.searchsorted(cumulative, noise * cumulative[-1], right=True))
+    # Rounding can put the last noise value at the very end of the sum: fall back to the last kept candidate.
+    return int(ids[min(chosen, int(probabilities.nonzero()[-1]))])
+
+
+def candidates(scaled_V: Tensor, top_k: int, top_p: float, min_p: float) -> tuple[Tensor, Tensor]:
+    """What top_k, top_p and min_p leave of logits [V]: float64 probabilities and ids, most likely first.
+
+    Probabilities of dropped candidates are 0; the others still have to be divided by their sum.
+    """
+    if 0 < top_k < len(scaled_V):
+        kept, ids = scaled_V.topk(top_k)
+    else:
+        kept, ids = scaled_V.sort(descending=True, stable=True)
+    probabilities = kept.double().softmax(-1)
+    if top_p < 1:
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities = probabilities.where(before < top_p, 0.0)
+    if min_p > 0:
+        probabilities = probabilities.where(probabilities >= min_p * probabilities[0], 0.0)
+    return probabilities, ids
+
+
+def largest(logits_V: Tensor, count: int) -> Tensor:
+    """Ids of the `count` largest logits, the largest first: [V] -> int64 [count]."""
+    return logits_V.topk(count).indices
