@@ -37,7 +37,7 @@ class Layer:
         shapes = ((F, D), (F, D), (D, F))
         self.experts = PackedExperts(list(zip(*(random_weights(*shape, bits) for shape in shapes), strict=True)))
         self.norm_weight_D = torch.ones(D)
-        self.router_ED = torch.randn(E, D).bfloat16()
+        self.router_ED = torch.randn(E, D)
 
     def native(self, x_TD: Tensor) -> Tensor:
         return packed_moe(x_TD, self.norm_weight_D, EPS, self.router_ED, self.experts, TOP_K, True)
@@ -45,7 +45,7 @@ class Layer:
     def loop(self, x_TD: Tensor) -> Tensor:
         """torch's router, and packed products for each expert that a token chose."""
         z_TD = reference.rms_norm(x_TD, self.norm_weight_D, EPS)
-        weights_Tk, chosen_Tk = (z_TD @ self.router_ED.float().T).softmax(-1).topk(TOP_K)
+        weights_Tk, chosen_Tk = (z_TD @ self.router_ED.T).softmax(-1).topk(TOP_K)
         weights_Tk /= weights_Tk.sum(-1, keepdim=True)
         y_TD = torch.zeros_like(x_TD)
         for expert in chosen_Tk.unique().tolist():
@@ -58,7 +58,7 @@ class Layer:
         return x_TD + y_TD
 
     def bytes_read(self, x_TD: Tensor) -> int:
-        logits_TE = reference.rms_norm(x_TD, self.norm_weight_D, EPS) @ self.router_ED.float().T
+        logits_TE = reference.rms_norm(x_TD, self.norm_weight_D, EPS) @ self.router_ED.T
         num_used = len(logits_TE.topk(TOP_K).indices.unique())
         return sum(weight.nbytes for weight in self.experts.weights[0]) * num_used + self.router_ED.nbytes
 

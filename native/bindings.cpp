@@ -207,10 +207,9 @@ struct Experts {
     for (size_t i = 0; i < gates.size(); ++i) experts.push_back({gates[i], ups.at(i), downs.at(i)});
   }
 
-  qwen3::SparseLayer layer(uintptr_t router_ED, bool router_is_bf16, uintptr_t norm_weight_D, float eps, size_t top_k,
+  qwen3::SparseLayer layer(uintptr_t router_ED, uintptr_t norm_weight_D, float eps, size_t top_k,
                            bool renormalise) const {
-    const qwen3::Router router{reinterpret_cast<const void*>(router_ED), router_is_bf16, experts.size(),
-                               experts.at(0).gate.num_columns};
+    const qwen3::Router router{floats(router_ED), experts.size(), experts.at(0).gate.num_columns};
     return {experts.data(), router, floats(norm_weight_D), eps, top_k, renormalise};
   }
 };

@@ -176,8 +176,7 @@ struct AttentionKernels {
 //
 // Order of arithmetic: as in MatvecBf16, but the product and the sum are each rounded. K is a multiple of 16.
 struct Router {
-  const void* weight_EK;  // float32, or bfloat16 if is_bf16
-  bool is_bf16;
+  const float* weight_EK;
   size_t num_experts, num_columns;
 };
 using RouterLogits = void(const Router& router, const float* x_TK, size_t num_tokens, size_t begin, size_t end,
@@ -194,8 +193,13 @@ struct RouterKernels {
 // The largest value, or NaN if any is.
 using Largest = float(const float* values, size_t count);
 
-// depth = top - value / divisor and weight = exp(-depth), both with room for a multiple of 16.
-using Weigh = void(const float* values, size_t count, float divisor, float top, float* depths, float* weights);
+// Buckets of weights: each factor of e has 16, and the last takes all below e^-24. With fewer, each would be longer to
+// sort.
+constexpr int kBucketsPerDepth = 16, kLastBucket = 24 * kBucketsPerDepth;
+
+// With depth = top - value / divisor: weight = exp(-depth), and the bucket that it is in. Both results have room for a
+// multiple of 16.
+using Weigh = void(const float* values, size_t count, float divisor, float top, int32_t* buckets, float* weights);
 
 struct SamplingKernels {
   Largest* largest;

@@ -212,8 +212,7 @@ void gate_and_up(const Kernels& kernels, const SparseLayer& layer, const Scratch
   });
 }
 
-// A piece owns a range of y's columns and adds to it expert by expert, in memory where its rows lie side by side: in y
-// they would fall on the same few lines of the caches.
+// A piece owns a range of y's columns and adds to it expert by expert.
 void down_and_add(const Kernels& kernels, const SparseLayer& layer, const float* x_TD, size_t num_tokens,
                   const Scratch& scratch, float* y_TD) {
   constexpr size_t kMostPanels = 8;
@@ -223,8 +222,9 @@ void down_and_add(const Kernels& kernels, const SparseLayer& layer, const float*
   parallel_for(ceil_div(num_panels, panels), [&](size_t piece) {
     const size_t begin = piece * panels, count = std::min(panels, num_panels - begin);
     const size_t first_column = begin * kPanelRows, width = count * kPanelRows;
-    float* sums_TW = scratch.tokens.values + num_tokens * first_column;  // the normed tokens are of no more use
-    for (size_t t = 0; t < num_tokens; ++t) std::copy_n(x_TD + t * D + first_column, width, sums_TW + t * width);
+    for (size_t t = 0; t < num_tokens; ++t) {
+      std::copy_n(x_TD + t * D + first_column, width, y_TD + t * D + first_column);
+    }
     for (size_t i = 0; i < scratch.num_used; ++i) {
       const size_t expert = scratch.used[i];
       const PackedMatrix& down = layer.experts[expert].down;
@@ -236,15 +236,14 @@ void down_and_add(const Kernels& kernels, const SparseLayer& layer, const float*
         for (size_t p = 0; p < count; ++p) matmul_of(kernels, down)(down.panel(begin + p), block, products[p]);
         for (size_t t = 0; t < block.num_tokens; ++t, ++entry) {
           const float weight = entry->weight;
-          float* sums = sums_TW + entry->token * width;
-          for (size_t p = 0; p < count; ++p, sums += kPanelRows) {
+          float* y = y_TD + entry->token * D + first_column;
+          for (size_t p = 0; p < count; ++p, y += kPanelRows) {
             const float* product = products[p] + t * kPanelRows;
-            for (size_t r = 0; r < kPanelRows; ++r) sums[r] += weight * product[r];
+            for (size_t r = 0; r < kPanelRows; ++r) y[r] += weight * product[r];
           }
         }
       }
     }
-    for (size_t t = 0; t < num_tokens; ++t) std::copy_n(sums_TW + t * width, width, y_TD + t * D + first_column);
   });
 }
 

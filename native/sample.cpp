@@ -4,22 +4,13 @@
 
 #include <algorithm>
 #include <functional>
+#include <numeric>
 #include <vector>
 
 namespace qwen3 {
 namespace {
 
 constexpr size_t kChunk = 128;  // logits that are passed over together if the largest of them says so
-
-// Weights fall by a factor of e in 16 buckets, and the last one takes all below e^-24. More would be emptier, fewer
-// longer to sort.
-constexpr float kBucketsPerDepth = 16;
-constexpr size_t kNumBuckets = 24 * 16 + 1;
-
-size_t bucket_of(float depth) {
-  const float bucket = depth * kBucketsPerDepth;
-  return bucket < kNumBuckets - 1 ? static_cast<size_t>(bucket) : kNumBuckets - 1;
-}
 
 struct Candidate {
   float score, weight;
@@ -63,15 +54,9 @@ class Ranking {
     for (size_t chunk = 0; chunk < maxima_.size(); ++chunk) {
       if (maxima_[chunk] < floor_) continue;
       const Weighed its = weigh(chunk);
-      if (first_bucket(chunk) == kNumBuckets - 1) {  // most of a vocabulary
-        for (size_t i = 0; i < its.count; ++i) masses_[kNumBuckets - 1] += its.weights[i];
-        counts_[kNumBuckets - 1] += its.count;
-        continue;
-      }
       for (size_t i = 0; i < its.count; ++i) {
-        const size_t bucket = bucket_of(its.depths[i]);
-        masses_[bucket] += its.weights[i];
-        ++counts_[bucket];
+        masses_[its.buckets[i]][i % kParts] += its.weights[i];
+        ++counts_[its.buckets[i]][i % kParts];
       }
     }
   }
@@ -81,13 +66,13 @@ class Ranking {
   template <class IsWhole, class Keeps>
   Cut cut(IsWhole&& is_whole, Keeps&& keeps) const {
     Cut before{0, 0};
-    size_t bucket = 0;
-    for (; bucket < kNumBuckets; ++bucket) {
-      const Cut after{before.count + counts_[bucket], before.mass + masses_[bucket]};
+    int32_t bucket = 0;
+    for (; bucket <= kLastBucket; ++bucket) {
+      const Cut after{before.count + count_of(bucket), before.mass + mass_of(bucket)};
       if (!is_whole(bucket, after)) break;
       before = after;
     }
-    for (; bucket < kNumBuckets; ++bucket) {
+    for (; bucket <= kLastBucket; ++bucket) {
       for (const Candidate& candidate : sorted(bucket)) {
         if (!keeps(before, candidate)) return before;
         before = {before.count + 1, before.mass + candidate.weight};
@@ -98,29 +83,39 @@ class Ranking {
 
  private:
   struct Weighed {
-    float depths[kChunk], weights[kChunk];
+    int32_t buckets[kChunk];
+    float weights[kChunk];
     size_t count;
   };
 
   Weighed weigh(size_t chunk) const {
     Weighed its;
     its.count = std::min(kChunk, num_logits_ - chunk * kChunk);
-    kernels_.weigh(logits_ + chunk * kChunk, its.count, temperature_, top_ / temperature_, its.depths, its.weights);
+    kernels_.weigh(logits_ + chunk * kChunk, its.count, temperature_, top_ / temperature_, its.buckets, its.weights);
     return its;
   }
 
-  size_t first_bucket(size_t chunk) const { return bucket_of(top_ / temperature_ - maxima_[chunk] / temperature_); }
+  // Whether all of the chunk is in later buckets; computed as the kernel does, so that rounding is the same.
+  bool is_behind(int32_t bucket, size_t chunk) const {
+    return (top_ / temperature_ - maxima_[chunk] / temperature_) * kBucketsPerDepth >= static_cast<float>(bucket + 1) &&
+           bucket < kLastBucket;
+  }
 
-  std::vector<Candidate> sorted(size_t bucket) const {
-    std::vector<Candidate> candidates;
-    candidates.reserve(counts_[bucket]);
-    for (size_t chunk = 0; chunk < maxima_.size() && candidates.size() < counts_[bucket]; ++chunk) {
-      if (maxima_[chunk] < floor_ || first_bucket(chunk) > bucket) continue;
+  double mass_of(int32_t bucket) const { return std::accumulate(masses_[bucket], masses_[bucket] + kParts, 0.0); }
+  size_t count_of(int32_t bucket) const {
+    return std::accumulate(counts_[bucket], counts_[bucket] + kParts, size_t{0});
+  }
+
+  std::vector<Candidate> sorted(int32_t bucket) const {
+    std::vector<Candidate> candidates(count_of(bucket));
+    size_t num_found = 0;
+    for (size_t chunk = 0; chunk < maxima_.size() && num_found < candidates.size(); ++chunk) {
+      if (maxima_[chunk] < floor_ || is_behind(bucket, chunk)) continue;
       const Weighed its = weigh(chunk);
       for (size_t i = 0; i < its.count; ++i) {
-        if (bucket_of(its.depths[i]) != bucket) continue;
+        if (its.buckets[i] != bucket) continue;
         const size_t id = chunk * kChunk + i;
-        candidates.push_back({logits_[id] / temperature_, its.weights[i], static_cast<int64_t>(id)});
+        candidates[num_found++] = {logits_[id] / temperature_, its.weights[i], static_cast<int64_t>(id)};
       }
     }
     std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
@@ -134,8 +129,10 @@ class Ranking {
   size_t num_logits_;
   float top_ = -INFINITY, floor_ = -INFINITY, temperature_ = 1;
   std::vector<float> maxima_;  // of each chunk
-  double masses_[kNumBuckets] = {};
-  size_t counts_[kNumBuckets] = {};
+  // In parts: most of a vocabulary is in the last bucket, and a sum in memory would wait for the one before it.
+  static constexpr size_t kParts = 4;
+  double masses_[kLastBucket + 1][kParts] = {};
+  size_t counts_[kLastBucket + 1][kParts] = {};
 };
 
 }  // namespace
@@ -147,23 +144,23 @@ int64_t draw(const Kernels& kernels, const float* logits, size_t num_logits, con
 
   const size_t top_k = sampling.top_k < num_logits ? sampling.top_k : 0;
   ranking.fill(sampling.temperature, top_k);
-  Cut kept = ranking.cut([&](size_t, Cut after) { return !top_k || after.count <= top_k; },
+  Cut kept = ranking.cut([&](int32_t, Cut after) { return !top_k || after.count <= top_k; },
                          [&](Cut before, const Candidate&) { return before.count < top_k; });
   const auto shorten = [&kept](Cut other) { kept = other.count < kept.count ? other : kept; };
   if (sampling.top_p < 1) {
     const double limit = sampling.top_p * kept.mass;
-    shorten(ranking.cut([&](size_t, Cut after) { return after.mass < limit; },
+    shorten(ranking.cut([&](int32_t, Cut after) { return after.mass < limit; },
                         [&](Cut before, const Candidate&) { return before.mass < limit; }));
   }
   if (sampling.min_p > 0) {
-    const size_t bucket_of_limit = bucket_of(static_cast<float>(-log(sampling.min_p)));
-    shorten(ranking.cut([&](size_t bucket, Cut) { return bucket + 1 < bucket_of_limit; },
+    const double bucket_of_limit = -log(sampling.min_p) * kBucketsPerDepth;
+    shorten(ranking.cut([&](int32_t bucket, Cut) { return bucket + 2 < bucket_of_limit && bucket < kLastBucket; },
                         [&](Cut, const Candidate& candidate) { return candidate.weight >= sampling.min_p; }));
   }
 
   const double target = sampling.noise * kept.mass;
   int64_t drawn = -1;
-  ranking.cut([&](size_t, Cut after) { return after.mass <= target && after.count < kept.count; },
+  ranking.cut([&](int32_t, Cut after) { return after.mass <= target && after.count < kept.count; },
               [&](Cut before, const Candidate& candidate) {
                 if (candidate.score == -INFINITY) return false;  // banned: rounding must not lead here
                 drawn = candidate.id;
@@ -175,7 +172,7 @@ int64_t draw(const Kernels& kernels, const float* logits, size_t num_logits, con
 void largest(const Kernels& kernels, const float* logits, size_t num_logits, size_t count, int64_t* ids) {
   Ranking ranking(kernels, logits, num_logits);
   ranking.fill(1, count);
-  ranking.cut([](size_t, Cut) { return false; },
+  ranking.cut([](int32_t, Cut) { return false; },
               [&](Cut before, const Candidate& candidate) {
                 if (before.count == count) return false;
                 ids[before.count] = candidate.id;

@@ -140,6 +140,6 @@ def test_profile_divides_the_whole_time():
     assert ops.linear is before
 
 
-def test_a_model_without_native_products_is_outside_native_code():
+def test_a_model_without_native_products_is_outside_native_code_but_for_the_draw():
     (profile,) = finished(random_model(CONFIG, "bf16"), [Case(Phase.DECODE, 2, 0, 1)], 1, with_profile=True)[0].profiles
-    assert profile.outside_native == pytest.approx(1)
+    assert 0.9 < profile.outside_native < 1

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from qwen3.model.layers import Embedding, Linear, RMSNorm
-from qwen3.model.moe import Experts, SparseMoE
+from qwen3.model.moe import Experts
 from qwen3.model.transformer import Qwen3
 from qwen3.ops import PackedExperts, PackedWeight, Weight
 from qwen3.ops.packed import pack_into

@@ -50,8 +50,7 @@ def packed_moe(
 
     Args:
         x_TD: float32, contiguous, on the CPU.
-        norm_weight_D: float32.
-        router_weight_ED: float32 or bfloat16; its products are summed in float32.
+        norm_weight_D, router_weight_ED: float32.
 
     Returns:
         float32 [T, D]. A token with an infinite or NaN value gives NaN in all D.
@@ -66,11 +65,8 @@ def packed_moe(
         raise ValueError(f"top_k must be 1 to {num_experts}, not {top_k}")
     check("activations", x_TD, (torch.float32,), (len(x_TD), hidden))
     check("norm weight", norm_weight_D, (torch.float32,), (hidden,))
-    check("router", router_weight_ED, (torch.float32, torch.bfloat16), (num_experts, hidden))
-    is_bf16 = router_weight_ED.dtype == torch.bfloat16
-    layer = experts._experts.layer(
-        router_weight_ED.data_ptr(), is_bf16, norm_weight_D.data_ptr(), eps, top_k, renormalise
-    )
+    check("router", router_weight_ED, (torch.float32,), (num_experts, hidden))
+    layer = experts._experts.layer(router_weight_ED.data_ptr(), norm_weight_D.data_ptr(), eps, top_k, renormalise)
     scratch = torch.empty(_native.moe_scratch_bytes(layer, len(x_TD)), dtype=torch.uint8)
     y_TD = torch.empty_like(x_TD)
     _native.moe(place_of(instruction_set), layer, x_TD.data_ptr(), len(x_TD), scratch.data_ptr(), y_TD.data_ptr())
