@@ -10,8 +10,10 @@
 #include "cpu.h"
 #include "kernels.h"
 #include "layer.h"
+#include "moe.h"
 #include "packed.h"
 #include "repack.h"
+#include "sample.h"
 #include "threads.h"
 
 namespace nb = nanobind;
@@ -192,6 +194,40 @@ void rms_norm(size_t place, uintptr_t x_TD, size_t num_tokens, size_t num_column
                   reinterpret_cast<float*>(out_TD));
 }
 
+// The experts of a layer, gathered once so that a call passes one argument.
+struct Experts {
+  std::vector<qwen3::Expert> experts;
+
+  Experts(const std::vector<qwen3::PackedMatrix>& gates, const std::vector<qwen3::PackedMatrix>& ups,
+          const std::vector<qwen3::PackedMatrix>& downs) {
+    for (size_t i = 0; i < gates.size(); ++i) experts.push_back({gates[i], ups.at(i), downs.at(i)});
+  }
+
+  qwen3::SparseLayer layer(uintptr_t router_ED, uintptr_t norm_weight_D, float eps, size_t top_k,
+                           bool renormalise) const {
+    const qwen3::Router router{floats(router_ED), experts.size(), experts.at(0).gate.num_columns};
+    return {experts.data(), router, floats(norm_weight_D), eps, top_k, renormalise};
+  }
+};
+
+void moe(size_t place, const qwen3::SparseLayer& layer, uintptr_t x_TD, size_t num_tokens, uintptr_t scratch,
+         uintptr_t y_TD) {
+  const nb::gil_scoped_release release;
+  qwen3::moe(kernels_at(place), layer, floats(x_TD), num_tokens, reinterpret_cast<void*>(scratch),
+             reinterpret_cast<float*>(y_TD));
+}
+
+int64_t draw(size_t place, uintptr_t logits, size_t num_logits, float temperature, size_t top_k, double top_p,
+             double min_p, double noise) {
+  const nb::gil_scoped_release release;
+  return qwen3::draw(kernels_at(place), floats(logits), num_logits, {temperature, top_k, top_p, min_p, noise});
+}
+
+void largest(size_t place, uintptr_t logits, size_t num_logits, size_t count, uintptr_t ids) {
+  const nb::gil_scoped_release release;
+  qwen3::largest(kernels_at(place), floats(logits), num_logits, count, reinterpret_cast<int64_t*>(ids));
+}
+
 void advise_huge_pages(uintptr_t address, size_t num_bytes) {
   qwen3::advise_huge_pages(reinterpret_cast<void*>(address), num_bytes);
 }
@@ -229,6 +265,15 @@ NB_MODULE(_native, module) {
   module.def("run_layer", &run_layer);
   module.def("qk_norm_rope", &qk_norm_rope);
   module.def("rms_norm", &rms_norm);
+
+  using Matrices = const std::vector<qwen3::PackedMatrix>&;
+  nb::class_<Experts>(module, "Experts").def(nb::init<Matrices, Matrices, Matrices>()).def("layer", &Experts::layer);
+  nb::class_<qwen3::SparseLayer>(module, "SparseLayer");
+  module.def("moe_scratch_bytes", &qwen3::moe_scratch_bytes);
+  module.def("moe", &moe);
+
+  module.def("draw", &draw);
+  module.def("largest", &largest);
 
   module.def("advise_huge_pages", &advise_huge_pages);
   module.def("read_all", &read_all);

@@ -171,6 +171,41 @@ struct AttentionKernels {
   NormRope* norm_rope;
 };
 
+// The router of a sparse layer: y_TE[t, e] = sum over k of weight_EK[e, k] * x_TK[t, k], for num_tokens tokens and the
+// experts in [begin, end).
+//
+// Order of arithmetic: as in MatvecBf16, but the product and the sum are each rounded. K is a multiple of 16.
+struct Router {
+  const float* weight_EK;
+  size_t num_experts, num_columns;
+};
+using RouterLogits = void(const Router& router, const float* x_TK, size_t num_tokens, size_t begin, size_t end,
+                          float* y_TE);
+
+// values = exp(values - largest) / sum, in place; the sum in 16 lanes as above.
+using Softmax = void(float* values, size_t count);
+
+struct RouterKernels {
+  RouterLogits* logits;
+  Softmax* softmax;
+};
+
+// The largest value, or NaN if any is.
+using Largest = float(const float* values, size_t count);
+
+// Buckets of weights: each factor of e has 16, and the last takes all below e^-24. With fewer, each would be longer to
+// sort.
+constexpr int kBucketsPerDepth = 16, kLastBucket = 24 * kBucketsPerDepth;
+
+// With depth = top - value / divisor: weight = exp(-depth), and the bucket that it is in. Both results have room for a
+// multiple of 16.
+using Weigh = void(const float* values, size_t count, float divisor, float top, int32_t* buckets, float* weights);
+
+struct SamplingKernels {
+  Largest* largest;
+  Weigh* weigh;
+};
+
 namespace generic {
 MatvecBf16 matvec_bf16;
 extern const MatmulPanels matmul;
@@ -178,6 +213,8 @@ QuantizeToken quantize_token;
 FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
+extern const RouterKernels router;
+extern const SamplingKernels sampling;
 }  // namespace generic
 namespace avx2 {
 MatvecBf16 matvec_bf16;
@@ -186,6 +223,8 @@ QuantizeToken quantize_token;
 FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
+extern const RouterKernels router;
+extern const SamplingKernels sampling;
 }  // namespace avx2
 namespace avx_vnni {
 extern const MatmulPanels matmul;
@@ -196,6 +235,8 @@ QuantizeToken quantize_token;
 FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
+extern const RouterKernels router;
+extern const SamplingKernels sampling;
 }  // namespace avx512
 namespace avx512_vnni {
 extern const MatmulPanels matmul;
@@ -206,6 +247,8 @@ QuantizeToken quantize_token;
 FloatToken float_token;
 PackPanel pack_panel;
 extern const AttentionKernels attention;
+extern const RouterKernels router;
+extern const SamplingKernels sampling;
 }  // namespace neon
 namespace neon_dotprod {
 extern const MatmulPanels matmul;
@@ -221,6 +264,8 @@ struct Kernels {
   FloatToken* float_token;
   PackPanel* pack_panel;
   const AttentionKernels* attention;
+  const RouterKernels* router;
+  const SamplingKernels* sampling;
 };
 
 struct KernelTables {

@@ -149,6 +149,19 @@ void unpack_rows(const PackedMatrix& matrix, const int64_t* rows, size_t num_row
   });
 }
 
+void quantize_columns(const Kernels& kernels, const TokenSource& source, size_t num_columns, const TokenBlock& to,
+                      size_t first_column, size_t t) {
+  const size_t T = to.num_tokens, group = first_column / kActivationGroup;
+  // The block is ours to fill: only a TokenBlock that is read is constant.
+  if (to.quants) {
+    kernels.quantize_token(source, num_columns, T, const_cast<int8_t*>(to.quants) + first_column * T + 4 * t,
+                           const_cast<float*>(to.scales) + group * T + t,
+                           const_cast<int32_t*>(to.offsets) + group * T + t,
+                           const_cast<int32_t*>(to.half_offsets) + 2 * group * T + t);
+  }
+  if (to.values) kernels.float_token(source, num_columns, T, const_cast<float*>(to.values) + first_column * T + t);
+}
+
 void quantize(const Kernels& kernels, const TokenSource& first, const Activations& to) {
   const size_t token_bytes = to.num_columns * (first.is_bf16 ? 2 : 4);
   parallel_for(to.num_blocks(), [&](size_t index) {
@@ -158,22 +171,14 @@ void quantize(const Kernels& kernels, const TokenSource& first, const Activation
       const size_t skip = (to.first_token(index) + t) * token_bytes;
       source.x = static_cast<const char*>(first.x) + skip;
       if (first.up) source.up = static_cast<const char*>(first.up) + skip;
-      // The block is ours to fill: only a TokenBlock that is read is constant.
-      if (block.quants) {
-        kernels.quantize_token(source, to.num_columns, block.num_tokens, const_cast<int8_t*>(block.quants) + 4 * t,
-                               const_cast<float*>(block.scales) + t, const_cast<int32_t*>(block.offsets) + t,
-                               const_cast<int32_t*>(block.half_offsets) + t);
-      }
-      if (block.values) {
-        kernels.float_token(source, to.num_columns, block.num_tokens, const_cast<float*>(block.values) + t);
-      }
+      quantize_columns(kernels, source, to.num_columns, block, 0, t);
     }
   });
 }
 
 void matmul(const Kernels& kernels, const PackedMatrix& matrix, const Activations& activations,
             const void* residual_MN, void* y_MN, Precision precision) {
-  const auto kernel = kernels.matmul->forms[static_cast<int>(matrix.format->encoding)];
+  const auto kernel = matmul_of(kernels, matrix);
   const size_t panels = panels_in_piece(matrix, activations);
   const size_t row_bytes = matrix.num_rows * bytes_of(precision), panel_bytes = kPanelRows * bytes_of(precision);
   const char* residual = static_cast<const char*>(residual_MN);

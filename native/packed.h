@@ -64,6 +64,11 @@ size_t activation_bytes(size_t num_tokens, size_t num_columns, int forms);
 // Activations that lie in a buffer of activation_bytes.
 Activations activations_at(const Kernels& kernels, void* buffer, size_t num_tokens, size_t num_columns, int forms);
 
+// The kernel that multiplies this matrix.
+inline MatmulPanel* matmul_of(const Kernels& kernels, const PackedMatrix& matrix) {
+  return kernels.matmul->forms[static_cast<int>(matrix.format->encoding)];
+}
+
 enum class Precision : int { kFloat32, kBfloat16 };
 
 // Fills a panel with zeros, for rows beyond the last: they weigh nothing.
@@ -80,8 +85,12 @@ void pack_quantized(const uint8_t* quants_NK, const uint16_t* scales_NG, const P
 // The weights that `rows` name, as their format defines them, in float32: out_RK.
 void unpack_rows(const PackedMatrix& matrix, const int64_t* rows, size_t num_rows, float* out_RK);
 
-// `first` describes token 0; x and up advance by K values a token.
-// Fills the forms of `to` that are there.
+// Writes what `source` says of num_columns columns into those of token t of a block, from first_column on, in the forms
+// that the block has. Both are multiples of kActivationGroup.
+void quantize_columns(const Kernels& kernels, const TokenSource& source, size_t num_columns, const TokenBlock& to,
+                      size_t first_column, size_t t);
+
+// All of the activations likewise. `first` describes token 0; x and up advance by K values a token.
 void quantize(const Kernels& kernels, const TokenSource& first, const Activations& to);
 
 // y_MN = activations [M, K] times the matrix's transpose, and residual_MN added if it is not null.

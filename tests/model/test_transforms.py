@@ -41,9 +41,10 @@ def test_logits_stay_close(shape, bits, most):
     assert (actual - reference).norm() <= most * reference.norm()
 
 
-@pytest.mark.parametrize(("shape", "bits"), [(DENSE, 4), (DENSE, 8), (MOE, 8)])
+@pytest.mark.parametrize(("shape", "bits"), [(DENSE, 4), (DENSE, 8), (MOE, 4), (MOE, 8)])
 def test_requests_draw_the_same_tokens_and_logprobs_alone_and_with_others(shape, bits):
     model, _ = quantized(bits, **shape)
+    assert model.has_independent_rows
 
     def run(*seeds):
         engine = Engine(model)
@@ -70,8 +71,9 @@ def test_builtin_model_still_adds_in_int8():
     assert answer.reasoning
 
 
-def test_a_shared_pass_is_bounded_and_cuts_no_prompt_differently(monkeypatch):
-    model, _ = quantized(8)
+@pytest.mark.parametrize("shape", [DENSE, MOE])
+def test_a_shared_pass_is_bounded_and_cuts_no_prompt_differently(monkeypatch, shape):
+    model, _ = quantized(8, **shape)
     monkeypatch.setattr(engine_module, "PREFILL_CHUNK", 20)
     sizes = []
     model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))

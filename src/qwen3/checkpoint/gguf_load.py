@@ -78,7 +78,7 @@ def load_gguf(
 
 
 def _packed_weights(file: GGUFFile, stored: Mapping[str, FusedTensor]) -> dict[str, PackedWeight]:
-    """Room for every matrix but the routers, whose products are torch's; all experts of a tensor in one piece."""
+    """Room for every matrix but the routers, which stay float32; all experts of a tensor in one piece."""
     packed: dict[str, PackedWeight] = {}
     for name, tensor in file.tensors.items():
         if len(tensor.shape) == 1 or name.endswith(".ffn_gate_inp.weight"):

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from qwen3.model.layers import Embedding, Linear, RMSNorm
+from qwen3.model.moe import Experts
 from qwen3.model.packed_block import PackedBlock
 from qwen3.model.transformer import Qwen3
-from qwen3.ops import PackedWeight, Weight
+from qwen3.ops import PackedExperts, PackedWeight, Weight
 from qwen3.ops.packed import FORMATS, pack_into
 from qwen3.ops.paged import PackedVector
 
@@ -75,8 +76,8 @@ def replace_weights(model: Qwen3, weights: Iterable[tuple[str, Weight]]) -> None
     """Put a packed model's weights, all of them, in the place of the parameters they are named after.
 
     Matrices but routers are packed, in formats that may differ; all else is float32. Norms go to the native kernels,
-    and with them attention and its cache. The model can then be run but not trained. A dense model's rows no longer
-    depend on one another (`has_independent_rows`); a sparse one's still do, because its routers are torch's products.
+    and with them attention and its cache; so do sparse layers. The model can then be run but not trained, and its rows
+    no longer depend on one another (`has_independent_rows`).
     """
     for name, weight in weights:
         owner, _, attribute = name.rpartition(".")
@@ -87,9 +88,12 @@ def replace_weights(model: Qwen3, weights: Iterable[tuple[str, Weight]]) -> None
             weight = nn.Parameter(weight, requires_grad=False)
         delattr(module, attribute)
         setattr(module, attribute, weight)
+    for module in model.modules():
+        if isinstance(module, Experts):
+            module.joined = PackedExperts(module.weights)
     for index, block in enumerate(model.model.layers):
         model.model.layers[index] = PackedBlock(block, model.config)
-    model.has_independent_rows = not model.config.is_moe
+    model.has_independent_rows = True
 
 
 @torch.no_grad()

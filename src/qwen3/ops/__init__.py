@@ -1,8 +1,8 @@
 """The coarse operations that the model is written in, chosen by the type of their weights.
 
-A torch tensor takes the plain form in `reference`, which is every operation's specification; a `PackedWeight` or a
-`PackedVector` takes the native CPU kernels in `packed` and `paged`. There is no fallback from one to the other:
-`IMPLEMENTATIONS` says what runs.
+A torch tensor takes the plain form in `reference`, which is every operation's specification; a `PackedWeight`, a
+`PackedVector` or `PackedExperts` take the native CPU kernels in `packed`, `paged` and `packed_moe`. There is no
+fallback from one to the other: `IMPLEMENTATIONS` says what runs.
 """
 
 from __future__ import annotations
@@ -11,19 +11,24 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from qwen3.ops import packed, paged, reference
+from qwen3.ops import packed, paged, reference, sampling
 from qwen3.ops.packed import PackedWeight
+from qwen3.ops.packed_moe import PackedExperts, packed_moe
 from qwen3.ops.paged import PackedVector
 from qwen3.ops.reference import attention, token_losses
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "Experts",
+    "PackedExperts",
     "PackedVector",
     "PackedWeight",
     "Vector",
     "Weight",
     "attention",
+    "draw",
     "embedding",
+    "largest",
     "linear",
     "moe",
     "norm_linear",
@@ -38,12 +43,18 @@ Weight = Tensor | PackedWeight
 Vector = Tensor | PackedVector
 """A norm's scale [N]."""
 
+Experts = Sequence[tuple[Tensor, Tensor, Tensor]] | PackedExperts
+"""The (gate [F, D], up [F, D], down [D, F]) of each expert, in any storage."""
+
 _BOTH = "torch reference; native kernels for packed weights"
+_BY_DEVICE = "native kernels on the CPU; torch reference elsewhere"
 IMPLEMENTATIONS: dict[str, str] = {
     "attention": "torch reference; native kernels over the paged cache of a packed model",
+    "draw": _BY_DEVICE,
     "embedding": _BOTH,
+    "largest": _BY_DEVICE,
     "linear": _BOTH,
-    "moe": "torch reference; its products as linear",
+    "moe": _BOTH,
     "norm_linear": _BOTH,
     "qk_norm_rope": _BOTH,
     "rms_norm": _BOTH,
@@ -102,10 +113,25 @@ def swiglu_linear(gate_TF: Tensor, up_TF: Tensor, down_weight_DF: Weight, residu
 
 def moe(
     x_TD: Tensor,
+    norm_weight_D: Vector,
+    eps: float,
     router_weight_ED: Tensor,
-    experts: Sequence[tuple[Weight, Weight, Weight]],
+    experts: Experts,
     top_k: int,
     renormalise: bool,
 ) -> Tensor:
-    """Sparse feed-forward: see `reference.moe`; the experts' products go through `linear` and `swiglu_linear`."""
-    return reference.moe(x_TD, router_weight_ED, experts, top_k, renormalise, linear, swiglu_linear)
+    """A sparse layer's norm, router and experts, added to x [T, D]: see `reference.moe`."""
+    if isinstance(experts, PackedExperts):
+        return packed_moe(x_TD, norm_weight_D.values, eps, router_weight_ED, experts, top_k, renormalise)
+    return reference.moe(x_TD, norm_weight_D, eps, router_weight_ED, experts, top_k, renormalise)
+
+
+def draw(logits_V: Tensor, temperature: float, top_k: int, top_p: float, min_p: float, noise: float) -> int | None:
+    """A token of float32 logits [V], by inverse CDF; None if the largest logit is not finite: see `reference.draw`."""
+    form = sampling.draw if logits_V.is_cpu else reference.draw
+    return form(logits_V, temperature, top_k, top_p, min_p, noise)
+
+
+def largest(logits_V: Tensor, count: int) -> Tensor:
+    """Ids of the `count` largest of float32 logits [V], the largest first."""
+    return (sampling.largest if logits_V.is_cpu else reference.largest)(logits_V, count)

@@ -7,7 +7,7 @@ input and round where transformers' Qwen3 rounds, so that equal weights give equ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -80,20 +80,20 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def moe(
     x_TD: Tensor,
+    norm_weight_D: Tensor,
+    eps: float,
     router_weight_ED: Tensor,
     experts: Sequence[tuple[Tensor, Tensor, Tensor]],
     top_k: int,
     renormalise: bool,
-    expert_linear: Callable[..., Tensor] = linear,
-    expert_swiglu_linear: Callable[..., Tensor] = swiglu_linear,
 ) -> Tensor:
-    """Sparse feed-forward: each token goes through its `top_k` experts, weighted by the router.
+    """x and its sparse feed-forward: each token's norm goes through its `top_k` experts, weighted by the router.
 
     `experts` are (gate [F, D], up [F, D], down [D, F]). The router's softmax runs in float32 over all experts;
-    `renormalise` makes the chosen weights sum to one (config's norm_topk_prob). The last two arguments are the forms
-    of the experts' products.
+    `renormalise` makes the chosen weights sum to one (config's norm_topk_prob).
     """
-    probabilities_TE = F.softmax(linear(x_TD, router_weight_ED), dim=-1, dtype=torch.float32)
+    normed_TD = rms_norm(x_TD, norm_weight_D, eps)
+    probabilities_TE = F.softmax(linear(normed_TD, router_weight_ED), dim=-1, dtype=torch.float32)
     weights_Tk, chosen_Tk = probabilities_TE.topk(top_k, dim=-1)
     if renormalise:
         weights_Tk = weights_Tk / weights_Tk.sum(-1, keepdim=True)
@@ -102,10 +102,10 @@ def moe(
     for expert in chosen_Tk.unique().tolist():
         gate_weight, up_weight, down_weight = experts[expert]
         token, slot = (chosen_Tk == expert).nonzero(as_tuple=True)
-        x_nD = x_TD[token]
-        y_nD = expert_swiglu_linear(expert_linear(x_nD, gate_weight), expert_linear(x_nD, up_weight), down_weight)
+        x_nD = normed_TD[token]
+        y_nD = swiglu_linear(linear(x_nD, gate_weight), linear(x_nD, up_weight), down_weight)
         out_TD = out_TD.index_add(0, token, y_nD * weights_Tk[token, slot, None])
-    return out_TD
+    return x_TD + out_TD
 
 
 def token_losses(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, chunk: int = 1024) -> Tensor:
@@ -119,3 +119,42 @@ def token_losses(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, c
 
     pieces = zip(hidden_TD.split(chunk), targets_T.split(chunk), strict=True)
     return torch.cat([checkpoint(losses, h, t, use_reentrant=False) for h, t in pieces])
+
+
+def draw(logits_V: Tensor, temperature: float, top_k: int, top_p: float, min_p: float, noise: float) -> int | None:
+    """The token in whose share of the probability `noise` in [0, 1) falls; None if the largest logit is not finite.
+
+    Shares stand most likely first. A temperature of 0 takes the first; top_k of 0, top_p of 1 and min_p of 0 keep all.
+    """
+    if not logits_V.max().isfinite():
+        return None
+    if temperature == 0:
+        return int(logits_V.argmax())
+    probabilities, ids = candidates(logits_V / temperature, top_k, top_p, min_p)
+    cumulative = probabilities.cumsum(-1)
+    chosen = int(torch.searchsorted(cumulative, noise * cumulative[-1], right=True))
+    # Rounding can put the last noise value at the very end of the sum: fall back to the last kept candidate.
+    return int(ids[min(chosen, int(probabilities.nonzero()[-1]))])
+
+
+def candidates(scaled_V: Tensor, top_k: int, top_p: float, min_p: float) -> tuple[Tensor, Tensor]:
+    """What top_k, top_p and min_p leave of logits [V]: float64 probabilities and ids, most likely first.
+
+    Probabilities of dropped candidates are 0; the others still have to be divided by their sum.
+    """
+    if 0 < top_k < len(scaled_V):
+        kept, ids = scaled_V.topk(top_k)
+    else:
+        kept, ids = scaled_V.sort(descending=True, stable=True)
+    probabilities = kept.double().softmax(-1)
+    if top_p < 1:
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities = probabilities.where(before < top_p, 0.0)
+    if min_p > 0:
+        probabilities = probabilities.where(probabilities >= min_p * probabilities[0], 0.0)
+    return probabilities, ids
+
+
+def largest(logits_V: Tensor, count: int) -> Tensor:
+    """Ids of the `count` largest logits, the largest first: [V] -> int64 [count]."""
+    return logits_V.topk(count).indices

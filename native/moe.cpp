@@ -1,0 +1,264 @@
+#include "moe.h"
+
+#include <string.h>
+
+#include <algorithm>
+
+#include "threads.h"
+
+namespace qwen3 {
+namespace {
+
+// A token in an expert's hands.
+struct Entry {
+  uint32_t token;
+  float weight;
+};
+
+struct Choice {
+  uint32_t expert;
+  float weight;
+};
+
+// The forms of activations that some matrices take.
+struct Forms {
+  bool quantized, values;
+  void add(const PackedMatrix& matrix) { (matrix.format->takes_floats() ? values : quantized) = true; }
+};
+
+// All that lies between x and y, one after the other in the caller's memory. Made at address 0, it tells the size.
+struct Scratch {
+  uintptr_t end;
+  Activations tokens;  // [T, D], each token by itself, always with its values
+  float* probabilities_TE;
+  Choice* choices_Tk;   // a token's experts, rising
+  Entry* entries;       // sorted by expert, then by token
+  size_t* first_entry;  // of each expert, and the end
+  uint32_t* used;       // experts that have entries, rising
+  size_t num_used;
+  Activations inputs;  // [entries, D]
+  Activations hidden;  // [entries, F]
+
+  Scratch(const SparseLayer& layer, size_t num_tokens, size_t tile_tokens, uintptr_t begin) : end(begin), num_used(0) {
+    const size_t D = layer.router.num_columns, E = layer.router.num_experts, F = layer.experts->down.num_columns;
+    const size_t num_entries = num_tokens * layer.top_k;
+    Forms of_D{false, false}, of_F{false, false};
+    for (size_t e = 0; e < E; ++e) {
+      of_D.add(layer.experts[e].gate);
+      of_D.add(layer.experts[e].up);
+      of_F.add(layer.experts[e].down);
+    }
+    take(tokens, {of_D.quantized, true}, num_tokens, D, 1);
+    take(probabilities_TE, num_tokens * E);
+    take(choices_Tk, num_entries);
+    take(entries, num_entries);
+    take(first_entry, E + 1);
+    take(used, E);
+    take(inputs, of_D, num_entries, D, tile_tokens);
+    take(hidden, of_F, num_entries, F, tile_tokens);
+  }
+
+  // The rows of `all` that belong to an expert, as blocks of their own.
+  Activations of_expert(const Activations& all, size_t expert) const {
+    const size_t first = first_entry[expert], groups = first * (all.num_columns / kActivationGroup);
+    Activations its = all;
+    its.num_tokens = first_entry[expert + 1] - first;
+    if (all.quants) {
+      its.quants += first * all.num_columns;
+      its.scales += groups;
+      its.offsets += groups;
+      its.half_offsets += 2 * groups;
+    }
+    if (all.values) its.values += first * all.num_columns;
+    return its;
+  }
+
+ private:
+  template <class T>
+  void take(T*& array, size_t count) {
+    array = reinterpret_cast<T*>(end);
+    end += ceil_div(count * sizeof(T), 64) * 64;
+  }
+
+  void take(Activations& array, Forms forms, size_t num_tokens, size_t num_columns, size_t tile_tokens) {
+    const size_t num_values = num_tokens * num_columns, num_groups = num_values / kActivationGroup;
+    array = {nullptr, nullptr, nullptr, nullptr, nullptr, num_tokens, num_columns, tile_tokens};
+    if (forms.quantized) {
+      take(array.quants, num_values);
+      take(array.scales, num_groups);
+      take(array.offsets, num_groups);
+      take(array.half_offsets, 2 * num_groups);
+    }
+    if (forms.values) take(array.values, num_values);
+  }
+};
+
+// Takes the largest top_k times: a NaN is never larger, so a token of NaNs gets the first experts and stays in bounds.
+void choose(const SparseLayer& layer, float* probabilities_E, Choice* choices_k) {
+  float sum = 0;
+  for (size_t k = 0; k < layer.top_k; ++k) {
+    uint32_t best = 0;
+    while (probabilities_E[best] < 0) ++best;  // taken
+    for (uint32_t e = best + 1; e < layer.router.num_experts; ++e) {
+      if (probabilities_E[e] > probabilities_E[best]) best = e;
+    }
+    choices_k[k] = {best, probabilities_E[best]};
+    sum += probabilities_E[best];
+    probabilities_E[best] = -1;
+  }
+  if (layer.renormalise) {
+    for (size_t k = 0; k < layer.top_k; ++k) choices_k[k].weight /= sum;
+  }
+  std::sort(choices_k, choices_k + layer.top_k, [](Choice a, Choice b) { return a.expert < b.expert; });
+}
+
+// Norm, quantization and each token's experts.
+void route(const Kernels& kernels, const SparseLayer& layer, const float* x_TD, size_t num_tokens,
+           const Scratch& scratch) {
+  const size_t D = layer.router.num_columns, E = layer.router.num_experts;
+  quantize(kernels, {TokenSource::kNorm, false, x_TD, nullptr, layer.norm_weight_D, layer.eps}, scratch.tokens);
+
+  constexpr size_t kExperts = 16, kTokens = 32;  // a piece's rows of the router and its tokens fit a second cache
+  const size_t num_ranges = ceil_div(E, kExperts);
+  parallel_for(num_ranges * ceil_div(num_tokens, kTokens), [&](size_t piece) {
+    const size_t expert = piece % num_ranges * kExperts, token = piece / num_ranges * kTokens;
+    kernels.router->logits(layer.router, scratch.tokens.values + token * D, std::min(kTokens, num_tokens - token),
+                           expert, std::min(expert + kExperts, E), scratch.probabilities_TE + token * E);
+  });
+
+  parallel_for(num_tokens, [&](size_t t) {
+    kernels.router->softmax(scratch.probabilities_TE + t * E, E);
+    choose(layer, scratch.probabilities_TE + t * E, scratch.choices_Tk + t * layer.top_k);
+  });
+}
+
+// Sorts the choices by expert.
+void group(const SparseLayer& layer, size_t num_tokens, Scratch& scratch) {
+  const size_t E = layer.router.num_experts, num_entries = num_tokens * layer.top_k;
+  size_t* next = scratch.first_entry + 1;  // counts of one expert further on: the sums then stand where the fill begins
+  std::fill_n(scratch.first_entry, E + 1, 0);
+  for (size_t i = 0; i < num_entries; ++i) {
+    if (scratch.choices_Tk[i].expert + 1 < E) ++next[scratch.choices_Tk[i].expert + 1];
+  }
+  for (size_t e = 1; e < E; ++e) next[e] += next[e - 1];
+  for (size_t i = 0; i < num_entries; ++i) {
+    const Choice choice = scratch.choices_Tk[i];
+    scratch.entries[next[choice.expert]++] = {static_cast<uint32_t>(i / layer.top_k), choice.weight};
+  }
+  for (uint32_t e = 0; e < E; ++e) {
+    if (scratch.first_entry[e] < scratch.first_entry[e + 1]) scratch.used[scratch.num_used++] = e;
+  }
+}
+
+// A token's stream of 4-byte words as token t of a block's.
+void spread(const void* from, size_t num_words, const void* block, size_t num_tokens, size_t t) {
+  const char* word = static_cast<const char*>(from);
+  char* to = static_cast<char*>(const_cast<void*>(block)) + 4 * t;
+  for (size_t i = 0; i < num_words; ++i, word += 4, to += 4 * num_tokens) memcpy(to, word, 4);
+}
+
+// Copies the activations of an expert's tokens together.
+void gather(const Scratch& scratch) {
+  const size_t D = scratch.inputs.num_columns;
+  constexpr size_t kExperts = 16;  // in a piece: those of one token need no other thread
+  parallel_for(ceil_div(scratch.num_used, kExperts), [&](size_t piece) {
+    const size_t end = std::min((piece + 1) * kExperts, scratch.num_used);
+    for (size_t i = piece * kExperts; i < end; ++i) {
+      const size_t expert = scratch.used[i];
+      const Entry* entry = scratch.entries + scratch.first_entry[expert];
+      const Activations inputs = scratch.of_expert(scratch.inputs, expert);
+      for (size_t b = 0; b < inputs.num_blocks(); ++b) {
+        const TokenBlock to = inputs.block(b);
+        for (size_t t = 0; t < to.num_tokens; ++t, ++entry) {
+          const TokenBlock from = scratch.tokens.block(entry->token);
+          if (to.quants) {
+            spread(from.quants, D / 4, to.quants, to.num_tokens, t);
+            spread(from.scales, D / kActivationGroup, to.scales, to.num_tokens, t);
+            spread(from.offsets, D / kActivationGroup, to.offsets, to.num_tokens, t);
+            spread(from.half_offsets, 2 * D / kActivationGroup, to.half_offsets, to.num_tokens, t);
+          }
+          if (to.values) spread(from.values, D, to.values, to.num_tokens, t);
+        }
+      }
+    }
+  });
+}
+
+// hidden = silu(gate) * up, quantized: a piece makes one group of 32 columns for all of an expert's tokens.
+void gate_and_up(const Kernels& kernels, const SparseLayer& layer, const Scratch& scratch) {
+  constexpr size_t kPanels = kActivationGroup / kPanelRows;
+  const size_t num_groups = scratch.hidden.num_columns / kActivationGroup;
+  parallel_for(scratch.num_used * num_groups, [&](size_t piece) {
+    const size_t number = scratch.used[piece / num_groups], group = piece % num_groups;
+    const Expert& expert = layer.experts[number];
+    const Activations inputs = scratch.of_expert(scratch.inputs, number);
+    const Activations hidden = scratch.of_expert(scratch.hidden, number);
+    for (size_t b = 0; b < inputs.num_blocks(); ++b) {
+      alignas(64) float gate[kPanels][kMaxTileTokens * kPanelRows], up[kPanels][kMaxTileTokens * kPanelRows];
+      const TokenBlock from = inputs.block(b), to = hidden.block(b);
+      const size_t panel = group * kPanels;
+      for (size_t p = 0; p < kPanels; ++p) matmul_of(kernels, expert.gate)(expert.gate.panel(panel + p), from, gate[p]);
+      for (size_t p = 0; p < kPanels; ++p) matmul_of(kernels, expert.up)(expert.up.panel(panel + p), from, up[p]);
+      for (size_t t = 0; t < from.num_tokens; ++t) {
+        alignas(64) float gate_32[kActivationGroup], up_32[kActivationGroup];
+        for (size_t p = 0; p < kPanels; ++p) {
+          memcpy(gate_32 + p * kPanelRows, gate[p] + t * kPanelRows, kPanelRows * sizeof(float));
+          memcpy(up_32 + p * kPanelRows, up[p] + t * kPanelRows, kPanelRows * sizeof(float));
+        }
+        quantize_columns(kernels, {TokenSource::kSwiglu, false, gate_32, up_32, nullptr, 0}, kActivationGroup, to,
+                         group * kActivationGroup, t);
+      }
+    }
+  });
+}
+
+// A piece owns a range of y's columns and adds to it expert by expert.
+void down_and_add(const Kernels& kernels, const SparseLayer& layer, const float* x_TD, size_t num_tokens,
+                  const Scratch& scratch, float* y_TD) {
+  constexpr size_t kMostPanels = 8;
+  const size_t D = layer.router.num_columns, num_panels = D / kPanelRows;
+  const size_t fair = num_panels / (8 * static_cast<size_t>(num_threads()));
+  const size_t panels = std::max<size_t>(1, std::min(kMostPanels, fair));
+  parallel_for(ceil_div(num_panels, panels), [&](size_t piece) {
+    const size_t begin = piece * panels, count = std::min(panels, num_panels - begin);
+    const size_t first_column = begin * kPanelRows, width = count * kPanelRows;
+    for (size_t t = 0; t < num_tokens; ++t) {
+      std::copy_n(x_TD + t * D + first_column, width, y_TD + t * D + first_column);
+    }
+    for (size_t i = 0; i < scratch.num_used; ++i) {
+      const size_t expert = scratch.used[i];
+      const PackedMatrix& down = layer.experts[expert].down;
+      const Entry* entry = scratch.entries + scratch.first_entry[expert];
+      const Activations hidden = scratch.of_expert(scratch.hidden, expert);
+      for (size_t b = 0; b < hidden.num_blocks(); ++b) {
+        alignas(64) float products[kMostPanels][kMaxTileTokens * kPanelRows];
+        const TokenBlock block = hidden.block(b);
+        for (size_t p = 0; p < count; ++p) matmul_of(kernels, down)(down.panel(begin + p), block, products[p]);
+        for (size_t t = 0; t < block.num_tokens; ++t, ++entry) {
+          const float weight = entry->weight;
+          float* y = y_TD + entry->token * D + first_column;
+          for (size_t p = 0; p < count; ++p, y += kPanelRows) {
+            const float* product = products[p] + t * kPanelRows;
+            for (size_t r = 0; r < kPanelRows; ++r) y[r] += weight * product[r];
+          }
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
+size_t moe_scratch_bytes(const SparseLayer& layer, size_t num_tokens) { return Scratch(layer, num_tokens, 1, 0).end; }
+
+void moe(const Kernels& kernels, const SparseLayer& layer, const float* x_TD, size_t num_tokens, void* memory,
+         float* y_TD) {
+  Scratch scratch(layer, num_tokens, kernels.tile_tokens, reinterpret_cast<uintptr_t>(memory));
+  route(kernels, layer, x_TD, num_tokens, scratch);
+  group(layer, num_tokens, scratch);
+  gather(scratch);
+  gate_and_up(kernels, layer, scratch);
+  down_and_add(kernels, layer, x_TD, num_tokens, scratch, y_TD);
+}
+
+}  // namespace qwen3
