@@ -184,6 +184,11 @@ class Bench:
             self.profiles.append(self._profile(case))
 
     def _seconds(self, case: Case) -> float:
+        self._prepare(case)
+        return self._run()
+
+    def _prepare(self, case: Case) -> None:
+        """Give the engine the case's requests, their depths already in the cache."""
         num_prompt, num_generated = (case.tokens, 1) if case.phase is Phase.PREFILL else (1, case.tokens)
         params = SamplingParams(temperature=0, max_tokens=num_generated)
         draw = random.Random(0)
@@ -193,9 +198,11 @@ class Bench:
             request = Request(prompt, params, seed=0, stop_ids=frozenset(), max_length=sys.maxsize)
             _fill_cache(engine.pool, self._model.config, request, case.depth)
             engine.add(request)
+
+    def _run(self) -> float:
         start = time.perf_counter()
-        while engine.has_work:
-            engine.step()
+        while self._engine.has_work:
+            self._engine.step()
         return time.perf_counter() - start
 
     def _profile(self, case: Case) -> Profile:
@@ -204,8 +211,9 @@ class Bench:
             (engine_module, "sample"),
             (PackedLayer, "__call__"),
         ]
+        self._prepare(case)
         with timed(operations) as by_operation, timed(kernels) as by_kernel:
-            seconds = self._seconds(case)
+            seconds = self._run()
         shares = {name: own / seconds for name, own in by_operation.items() if own}
         shares["rest"] = 1 - sum(shares.values())
         return Profile(case, seconds, shares, outside_native=1 - sum(by_kernel.values()) / seconds)
