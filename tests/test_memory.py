@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen3.config import ModelConfig
-from qwen3.engine.engine import PREFILL_CHUNK
+from qwen3.engine.engine import TORCH_CHUNK
 from qwen3.memory import (
     DEFAULT_CHUNK,
     FORMATS,
@@ -211,7 +211,7 @@ def test_bad_training_arguments_name_the_choices(wrong, named):
 
 
 def test_default_chunk_is_the_engines():
-    assert DEFAULT_CHUNK == PREFILL_CHUNK
+    assert DEFAULT_CHUNK == TORCH_CHUNK
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -71,7 +71,7 @@ def test_requests_beyond_the_running_limit_wait_and_finish(model, monkeypatch):
 def test_chunked_prefill_draws_the_same_tokens(model, monkeypatch):
     prompt = prompts(6)[5]
     whole = run(model, make_request(prompt))
-    monkeypatch.setattr(engine_module, "PREFILL_CHUNK", 7)
+    monkeypatch.setattr(engine_module, "TORCH_CHUNK", 7)
     assert run(model, make_request(prompt)) == whole
 
 

@@ -74,7 +74,7 @@ def test_builtin_model_still_adds_in_int8():
 @pytest.mark.parametrize("shape", [DENSE, MOE])
 def test_a_shared_pass_is_bounded_and_cuts_no_prompt_differently(monkeypatch, shape):
     model, _ = quantized(8, **shape)
-    monkeypatch.setattr(engine_module, "PREFILL_CHUNK", 20)
+    monkeypatch.setattr(engine_module, "NATIVE_CHUNK", 20)
     sizes = []
     model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -20,8 +21,9 @@ from qwen3.engine.request import FinishReason, Request, RequestError
 from qwen3.engine.sampler import sample
 from qwen3.model import Qwen3
 
-# Most tokens of one pass. Longer prompts take several: bounds the activations' memory and a step's time.
-PREFILL_CHUNK = 2048
+# Most tokens of one pass. Longer prompts take several: bounds the activations' memory and a step's time. The native
+# kernels are at full speed with fewer.
+TORCH_CHUNK, NATIVE_CHUNK = 2048, 512
 MAX_RUNNING = 32
 
 
@@ -39,6 +41,7 @@ class Engine:
                 f"this one keeps keys and values in {str(model.dtype).removeprefix('torch.')}"
             )
         self._model = model
+        self._chunk = NATIVE_CHUNK if model.is_packed else TORCH_CHUNK
         self.pool = PagePool(
             model.config, model.dtype, model.device, (kv_format or "bf16") if model.is_packed else None
         )
@@ -59,9 +62,12 @@ class Engine:
     def has_work(self) -> bool:
         return bool(self._waiting or self._running)
 
-    @torch.inference_mode()
     def step(self) -> None:
         """Advance every running request by one prefill chunk or one token."""
+        with self._computing():
+            self._step()
+
+    def _step(self) -> None:
         while self._waiting and len(self._running) < MAX_RUNNING:
             request = self._waiting.popleft()
             if request.cache is None:
@@ -71,15 +77,27 @@ class Engine:
             self._advance(requests)
         self._forget_finished()
 
-    @torch.inference_mode()
     def hidden(self, token_ids: Sequence[int]) -> Tensor:
         """Hidden states [T, D] of a text of its own, in passes as a request's prompt takes them."""
         cache = KVCache(self.pool)
-        chunks = [token_ids[begin : begin + PREFILL_CHUNK] for begin in range(0, len(token_ids), PREFILL_CHUNK)]
+        chunks = [token_ids[begin : begin + self._chunk] for begin in range(0, len(token_ids), self._chunk)]
         try:
-            return torch.cat([self._forward([cache], [chunk]) for chunk in chunks])
+            with self._computing():
+                return torch.cat([self._forward([cache], [chunk]) for chunk in chunks])
         finally:
             cache.release()
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Without gradients; and beside the native kernels' threads torch's own would only be in the way."""
+        num_threads = torch.get_num_threads()
+        if self._model.is_packed:
+            torch.set_num_threads(1)
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            torch.set_num_threads(num_threads)
 
     def _forward(self, caches: Sequence[KVCache], chunks: Sequence[Sequence[int]]) -> Tensor:
         """Hidden states of the next tokens of several sequences, whose caches then hold them."""
@@ -93,7 +111,7 @@ class Engine:
         return hidden_TD
 
     def _passes(self) -> Iterator[list[Request]]:
-        """The running requests, as they share passes of at most PREFILL_CHUNK tokens.
+        """The running requests, as they share passes of at most `_chunk` tokens.
 
         Whole chunks only: how a request's own prompt is cut must not depend on the others.
         """
@@ -101,12 +119,12 @@ class Engine:
             yield from ([request] for request in self._running)
             return
         requests: list[Request] = []
-        room = PREFILL_CHUNK
+        room = self._chunk
         for request in self._running:
-            count = min(PREFILL_CHUNK, request.num_tokens - request.cache.length)
+            count = min(self._chunk, request.num_tokens - request.cache.length)
             if count > room:
                 yield requests
-                requests, room = [], PREFILL_CHUNK
+                requests, room = [], self._chunk
             requests.append(request)
             room -= count
         if requests:
@@ -117,7 +135,7 @@ class Engine:
         started = time.perf_counter()
         caches: list[KVCache] = [request.cache for request in requests]
         starts = [cache.length for cache in caches]
-        chunks = [request.tokens_from(start, PREFILL_CHUNK) for request, start in zip(requests, starts, strict=True)]
+        chunks = [request.tokens_from(start, self._chunk) for request, start in zip(requests, starts, strict=True)]
         hidden_TD = self._forward(caches, chunks)
         last_rows = [hidden_nD[-1] for hidden_nD in hidden_TD.split([len(chunk) for chunk in chunks])]
         complete = [i for i, request in enumerate(requests) if caches[i].length == request.num_tokens]
