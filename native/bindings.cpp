@@ -210,6 +210,10 @@ struct Experts {
   }
 };
 
+size_t moe_scratch_bytes(size_t place, const qwen3::SparseLayer& layer, size_t num_tokens) {
+  return qwen3::moe_scratch_bytes(kernels_at(place), layer, num_tokens);
+}
+
 void moe(size_t place, const qwen3::SparseLayer& layer, uintptr_t x_TD, size_t num_tokens, uintptr_t scratch,
          uintptr_t y_TD) {
   const nb::gil_scoped_release release;
@@ -269,7 +273,7 @@ NB_MODULE(_native, module) {
   using Matrices = const std::vector<qwen3::PackedMatrix>&;
   nb::class_<Experts>(module, "Experts").def(nb::init<Matrices, Matrices, Matrices>()).def("layer", &Experts::layer);
   nb::class_<qwen3::SparseLayer>(module, "SparseLayer");
-  module.def("moe_scratch_bytes", &qwen3::moe_scratch_bytes);
+  module.def("moe_scratch_bytes", &moe_scratch_bytes);
   module.def("moe", &moe);
 
   module.def("draw", &draw);

@@ -1,27 +1,9 @@
 #include "layer.h"
 
-#include <algorithm>
+#include "scratch.h"
 
 namespace qwen3 {
 namespace {
-
-// Hands out pieces of one memory. Begun at address 0, it tells how much is needed.
-struct Scratch {
-  uintptr_t next, end = 0;
-
-  template <class T>
-  T* take(size_t count) {
-    T* piece = reinterpret_cast<T*>(next);
-    next += ceil_div(count * sizeof(T), 64) * 64;
-    end = std::max(end, next);
-    return piece;
-  }
-
-  Activations activations(const Kernels& kernels, size_t num_tokens, size_t num_columns, int forms) {
-    char* piece = take<char>(activation_bytes(num_tokens, num_columns, forms));
-    return activations_at(kernels, piece, num_tokens, num_columns, forms);
-  }
-};
 
 // What lies between x and y; attention's part and the feed-forward's share their memory.
 struct Buffers {
@@ -31,11 +13,11 @@ struct Buffers {
 
   Buffers(const Kernels& kernels, const Layer& layer, size_t T, uintptr_t begin) {
     Scratch scratch{begin};
-    const auto form = [](const PackedMatrix& matrix) { return matrix.format->takes_floats() ? kValuesForm : kQuantizedForm; };
     attended_TD = scratch.take<float>(T * layer.o.num_rows);
     const uintptr_t shared = scratch.next;
-    input = scratch.activations(kernels, T, layer.q.num_columns, form(layer.q) | form(layer.k) | form(layer.v));
-    output = scratch.activations(kernels, T, layer.o.num_columns, form(layer.o));
+    input = scratch.activations(kernels, T, layer.q.num_columns,
+                                form_of(layer.q) | form_of(layer.k) | form_of(layer.v));
+    output = scratch.activations(kernels, T, layer.o.num_columns, form_of(layer.o));
     q_THd = scratch.take<float>(T * layer.q.num_rows);
     k_TKd = scratch.take<float>(T * layer.k.num_rows);
     v_TKd = scratch.take<float>(T * layer.v.num_rows);
@@ -43,8 +25,8 @@ struct Buffers {
     k_rotated_TKd = scratch.take<float>(T * layer.k.num_rows);
     if (layer.has_mlp) {
       scratch.next = shared;
-      mlp_input = scratch.activations(kernels, T, layer.gate.num_columns, form(layer.gate) | form(layer.up));
-      hidden = scratch.activations(kernels, T, layer.down.num_columns, form(layer.down));
+      mlp_input = scratch.activations(kernels, T, layer.gate.num_columns, form_of(layer.gate) | form_of(layer.up));
+      hidden = scratch.activations(kernels, T, layer.down.num_columns, form_of(layer.down));
       gate_TF = scratch.take<float>(T * layer.gate.num_rows);
       up_TF = scratch.take<float>(T * layer.up.num_rows);
     }

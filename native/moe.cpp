@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "scratch.h"
 #include "threads.h"
 
 namespace qwen3 {
@@ -20,42 +21,38 @@ struct Choice {
   float weight;
 };
 
-// The forms of activations that some matrices take.
-struct Forms {
-  bool quantized, values;
-  void add(const PackedMatrix& matrix) { (matrix.format->takes_floats() ? values : quantized) = true; }
-};
-
-// All that lies between x and y, one after the other in the caller's memory. Made at address 0, it tells the size.
-struct Scratch {
-  uintptr_t end;
+// What lies between x and y.
+struct Buffers {
   Activations tokens;  // [T, D], each token by itself, always with its values
   float* probabilities_TE;
   Choice* choices_Tk;   // a token's experts, rising
   Entry* entries;       // sorted by expert, then by token
   size_t* first_entry;  // of each expert, and the end
   uint32_t* used;       // experts that have entries, rising
-  size_t num_used;
+  size_t num_used = 0;
   Activations inputs;  // [entries, D]
   Activations hidden;  // [entries, F]
+  size_t num_bytes;
 
-  Scratch(const SparseLayer& layer, size_t num_tokens, size_t tile_tokens, uintptr_t begin) : end(begin), num_used(0) {
+  Buffers(const Kernels& kernels, const SparseLayer& layer, size_t num_tokens, uintptr_t begin) {
     const size_t D = layer.router.num_columns, E = layer.router.num_experts, F = layer.experts->down.num_columns;
     const size_t num_entries = num_tokens * layer.top_k;
-    Forms of_D{false, false}, of_F{false, false};
+    int input_forms = 0, hidden_forms = 0;
     for (size_t e = 0; e < E; ++e) {
-      of_D.add(layer.experts[e].gate);
-      of_D.add(layer.experts[e].up);
-      of_F.add(layer.experts[e].down);
+      input_forms |= form_of(layer.experts[e].gate) | form_of(layer.experts[e].up);
+      hidden_forms |= form_of(layer.experts[e].down);
     }
-    take(tokens, {of_D.quantized, true}, num_tokens, D, 1);
-    take(probabilities_TE, num_tokens * E);
-    take(choices_Tk, num_entries);
-    take(entries, num_entries);
-    take(first_entry, E + 1);
-    take(used, E);
-    take(inputs, of_D, num_entries, D, tile_tokens);
-    take(hidden, of_F, num_entries, F, tile_tokens);
+    Scratch scratch{begin};
+    tokens = scratch.activations(kernels, num_tokens, D, input_forms | kValuesForm);
+    tokens.tile_tokens = 1;
+    probabilities_TE = scratch.take<float>(num_tokens * E);
+    choices_Tk = scratch.take<Choice>(num_entries);
+    entries = scratch.take<Entry>(num_entries);
+    first_entry = scratch.take<size_t>(E + 1);
+    used = scratch.take<uint32_t>(E);
+    inputs = scratch.activations(kernels, num_entries, D, input_forms);
+    hidden = scratch.activations(kernels, num_entries, F, hidden_forms);
+    num_bytes = scratch.end - begin;
   }
 
   // The rows of `all` that belong to an expert, as blocks of their own.
@@ -71,25 +68,6 @@ struct Scratch {
     }
     if (all.values) its.values += first * all.num_columns;
     return its;
-  }
-
- private:
-  template <class T>
-  void take(T*& array, size_t count) {
-    array = reinterpret_cast<T*>(end);
-    end += ceil_div(count * sizeof(T), 64) * 64;
-  }
-
-  void take(Activations& array, Forms forms, size_t num_tokens, size_t num_columns, size_t tile_tokens) {
-    const size_t num_values = num_tokens * num_columns, num_groups = num_values / kActivationGroup;
-    array = {nullptr, nullptr, nullptr, nullptr, nullptr, num_tokens, num_columns, tile_tokens};
-    if (forms.quantized) {
-      take(array.quants, num_values);
-      take(array.scales, num_groups);
-      take(array.offsets, num_groups);
-      take(array.half_offsets, 2 * num_groups);
-    }
-    if (forms.values) take(array.values, num_values);
   }
 };
 
@@ -114,39 +92,39 @@ void choose(const SparseLayer& layer, float* probabilities_E, Choice* choices_k)
 
 // Norm, quantization and each token's experts.
 void route(const Kernels& kernels, const SparseLayer& layer, const float* x_TD, size_t num_tokens,
-           const Scratch& scratch) {
+           const Buffers& at) {
   const size_t D = layer.router.num_columns, E = layer.router.num_experts;
-  quantize(kernels, {TokenSource::kNorm, false, x_TD, nullptr, layer.norm_weight_D, layer.eps}, scratch.tokens);
+  quantize(kernels, {TokenSource::kNorm, false, x_TD, nullptr, layer.norm_weight_D, layer.eps}, at.tokens);
 
   constexpr size_t kExperts = 16, kTokens = 32;  // a piece's rows of the router and its tokens fit a second cache
   const size_t num_ranges = ceil_div(E, kExperts);
   parallel_for(num_ranges * ceil_div(num_tokens, kTokens), [&](size_t piece) {
     const size_t expert = piece % num_ranges * kExperts, token = piece / num_ranges * kTokens;
-    kernels.router->logits(layer.router, scratch.tokens.values + token * D, std::min(kTokens, num_tokens - token),
-                           expert, std::min(expert + kExperts, E), scratch.probabilities_TE + token * E);
+    kernels.router->logits(layer.router, at.tokens.values + token * D, std::min(kTokens, num_tokens - token),
+                           expert, std::min(expert + kExperts, E), at.probabilities_TE + token * E);
   });
 
   parallel_for(num_tokens, [&](size_t t) {
-    kernels.router->softmax(scratch.probabilities_TE + t * E, E);
-    choose(layer, scratch.probabilities_TE + t * E, scratch.choices_Tk + t * layer.top_k);
+    kernels.router->softmax(at.probabilities_TE + t * E, E);
+    choose(layer, at.probabilities_TE + t * E, at.choices_Tk + t * layer.top_k);
   });
 }
 
 // Sorts the choices by expert.
-void group(const SparseLayer& layer, size_t num_tokens, Scratch& scratch) {
+void group(const SparseLayer& layer, size_t num_tokens, Buffers& at) {
   const size_t E = layer.router.num_experts, num_entries = num_tokens * layer.top_k;
-  size_t* next = scratch.first_entry + 1;  // counts of one expert further on: the sums then stand where the fill begins
-  std::fill_n(scratch.first_entry, E + 1, 0);
+  size_t* next = at.first_entry + 1;  // counts of one expert further on: the sums then stand where the fill begins
+  std::fill_n(at.first_entry, E + 1, 0);
   for (size_t i = 0; i < num_entries; ++i) {
-    if (scratch.choices_Tk[i].expert + 1 < E) ++next[scratch.choices_Tk[i].expert + 1];
+    if (at.choices_Tk[i].expert + 1 < E) ++next[at.choices_Tk[i].expert + 1];
   }
   for (size_t e = 1; e < E; ++e) next[e] += next[e - 1];
   for (size_t i = 0; i < num_entries; ++i) {
-    const Choice choice = scratch.choices_Tk[i];
-    scratch.entries[next[choice.expert]++] = {static_cast<uint32_t>(i / layer.top_k), choice.weight};
+    const Choice choice = at.choices_Tk[i];
+    at.entries[next[choice.expert]++] = {static_cast<uint32_t>(i / layer.top_k), choice.weight};
   }
   for (uint32_t e = 0; e < E; ++e) {
-    if (scratch.first_entry[e] < scratch.first_entry[e + 1]) scratch.used[scratch.num_used++] = e;
+    if (at.first_entry[e] < at.first_entry[e + 1]) at.used[at.num_used++] = e;
   }
 }
 
@@ -158,19 +136,19 @@ void spread(const void* from, size_t num_words, const void* block, size_t num_to
 }
 
 // Copies the activations of an expert's tokens together.
-void gather(const Scratch& scratch) {
-  const size_t D = scratch.inputs.num_columns;
+void gather(const Buffers& at) {
+  const size_t D = at.inputs.num_columns;
   constexpr size_t kExperts = 16;  // in a piece: those of one token need no other thread
-  parallel_for(ceil_div(scratch.num_used, kExperts), [&](size_t piece) {
-    const size_t end = std::min((piece + 1) * kExperts, scratch.num_used);
+  parallel_for(ceil_div(at.num_used, kExperts), [&](size_t piece) {
+    const size_t end = std::min((piece + 1) * kExperts, at.num_used);
     for (size_t i = piece * kExperts; i < end; ++i) {
-      const size_t expert = scratch.used[i];
-      const Entry* entry = scratch.entries + scratch.first_entry[expert];
-      const Activations inputs = scratch.of_expert(scratch.inputs, expert);
+      const size_t expert = at.used[i];
+      const Entry* entry = at.entries + at.first_entry[expert];
+      const Activations inputs = at.of_expert(at.inputs, expert);
       for (size_t b = 0; b < inputs.num_blocks(); ++b) {
         const TokenBlock to = inputs.block(b);
         for (size_t t = 0; t < to.num_tokens; ++t, ++entry) {
-          const TokenBlock from = scratch.tokens.block(entry->token);
+          const TokenBlock from = at.tokens.block(entry->token);
           if (to.quants) {
             spread(from.quants, D / 4, to.quants, to.num_tokens, t);
             spread(from.scales, D / kActivationGroup, to.scales, to.num_tokens, t);
@@ -185,14 +163,14 @@ void gather(const Scratch& scratch) {
 }
 
 // hidden = silu(gate) * up, quantized: a piece makes one group of 32 columns for all of an expert's tokens.
-void gate_and_up(const Kernels& kernels, const SparseLayer& layer, const Scratch& scratch) {
+void gate_and_up(const Kernels& kernels, const SparseLayer& layer, const Buffers& at) {
   constexpr size_t kPanels = kActivationGroup / kPanelRows;
-  const size_t num_groups = scratch.hidden.num_columns / kActivationGroup;
-  parallel_for(scratch.num_used * num_groups, [&](size_t piece) {
-    const size_t number = scratch.used[piece / num_groups], group = piece % num_groups;
+  const size_t num_groups = at.hidden.num_columns / kActivationGroup;
+  parallel_for(at.num_used * num_groups, [&](size_t piece) {
+    const size_t number = at.used[piece / num_groups], group = piece % num_groups;
     const Expert& expert = layer.experts[number];
-    const Activations inputs = scratch.of_expert(scratch.inputs, number);
-    const Activations hidden = scratch.of_expert(scratch.hidden, number);
+    const Activations inputs = at.of_expert(at.inputs, number);
+    const Activations hidden = at.of_expert(at.hidden, number);
     for (size_t b = 0; b < inputs.num_blocks(); ++b) {
       alignas(64) float gate[kPanels][kMaxTileTokens * kPanelRows], up[kPanels][kMaxTileTokens * kPanelRows];
       const TokenBlock from = inputs.block(b), to = hidden.block(b);
@@ -214,7 +192,7 @@ void gate_and_up(const Kernels& kernels, const SparseLayer& layer, const Scratch
 
 // A piece owns a range of y's columns and adds to it expert by expert.
 void down_and_add(const Kernels& kernels, const SparseLayer& layer, const float* x_TD, size_t num_tokens,
-                  const Scratch& scratch, float* y_TD) {
+                  const Buffers& at, float* y_TD) {
   constexpr size_t kMostPanels = 8;
   const size_t D = layer.router.num_columns, num_panels = D / kPanelRows;
   const size_t fair = num_panels / (8 * static_cast<size_t>(num_threads()));
@@ -225,11 +203,11 @@ void down_and_add(const Kernels& kernels, const SparseLayer& layer, const float*
     for (size_t t = 0; t < num_tokens; ++t) {
       std::copy_n(x_TD + t * D + first_column, width, y_TD + t * D + first_column);
     }
-    for (size_t i = 0; i < scratch.num_used; ++i) {
-      const size_t expert = scratch.used[i];
+    for (size_t i = 0; i < at.num_used; ++i) {
+      const size_t expert = at.used[i];
       const PackedMatrix& down = layer.experts[expert].down;
-      const Entry* entry = scratch.entries + scratch.first_entry[expert];
-      const Activations hidden = scratch.of_expert(scratch.hidden, expert);
+      const Entry* entry = at.entries + at.first_entry[expert];
+      const Activations hidden = at.of_expert(at.hidden, expert);
       for (size_t b = 0; b < hidden.num_blocks(); ++b) {
         alignas(64) float products[kMostPanels][kMaxTileTokens * kPanelRows];
         const TokenBlock block = hidden.block(b);
@@ -249,16 +227,18 @@ void down_and_add(const Kernels& kernels, const SparseLayer& layer, const float*
 
 }  // namespace
 
-size_t moe_scratch_bytes(const SparseLayer& layer, size_t num_tokens) { return Scratch(layer, num_tokens, 1, 0).end; }
+size_t moe_scratch_bytes(const Kernels& kernels, const SparseLayer& layer, size_t num_tokens) {
+  return Buffers(kernels, layer, num_tokens, 0).num_bytes;
+}
 
-void moe(const Kernels& kernels, const SparseLayer& layer, const float* x_TD, size_t num_tokens, void* memory,
+void moe(const Kernels& kernels, const SparseLayer& layer, const float* x_TD, size_t num_tokens, void* scratch,
          float* y_TD) {
-  Scratch scratch(layer, num_tokens, kernels.tile_tokens, reinterpret_cast<uintptr_t>(memory));
-  route(kernels, layer, x_TD, num_tokens, scratch);
-  group(layer, num_tokens, scratch);
-  gather(scratch);
-  gate_and_up(kernels, layer, scratch);
-  down_and_add(kernels, layer, x_TD, num_tokens, scratch, y_TD);
+  Buffers at(kernels, layer, num_tokens, reinterpret_cast<uintptr_t>(scratch));
+  route(kernels, layer, x_TD, num_tokens, at);
+  group(layer, num_tokens, at);
+  gather(at);
+  gate_and_up(kernels, layer, at);
+  down_and_add(kernels, layer, x_TD, num_tokens, at, y_TD);
 }
 
 }  // namespace qwen3

@@ -22,7 +22,7 @@ struct SparseLayer {
   bool renormalise;  // the chosen weights sum to one
 };
 
-size_t moe_scratch_bytes(const SparseLayer& layer, size_t num_tokens);
+size_t moe_scratch_bytes(const Kernels& kernels, const SparseLayer& layer, size_t num_tokens);
 
 // y_TD = x_TD + sum over the chosen experts e of weight_e * down_e(silu(gate_e(z)) * up_e(z)), z = rms_norm(x_TD).
 //

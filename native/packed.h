@@ -59,6 +59,9 @@ struct Activations {
 // Which forms a buffer of activations holds, as bits.
 constexpr int kQuantizedForm = 1, kValuesForm = 2;
 
+// The form that a matrix is multiplied with.
+inline int form_of(const PackedMatrix& matrix) { return matrix.format->takes_floats() ? kValuesForm : kQuantizedForm; }
+
 size_t activation_bytes(size_t num_tokens, size_t num_columns, int forms);
 
 // Activations that lie in a buffer of activation_bytes.

@@ -67,7 +67,8 @@ def packed_moe(
     check("norm weight", norm_weight_D, (torch.float32,), (hidden,))
     check("router", router_weight_ED, (torch.float32,), (num_experts, hidden))
     layer = experts._experts.layer(router_weight_ED.data_ptr(), norm_weight_D.data_ptr(), eps, top_k, renormalise)
-    scratch = torch.empty(_native.moe_scratch_bytes(layer, len(x_TD)), dtype=torch.uint8)
+    place = place_of(instruction_set)
+    scratch = torch.empty(_native.moe_scratch_bytes(place, layer, len(x_TD)), dtype=torch.uint8)
     y_TD = torch.empty_like(x_TD)
-    _native.moe(place_of(instruction_set), layer, x_TD.data_ptr(), len(x_TD), scratch.data_ptr(), y_TD.data_ptr())
+    _native.moe(place, layer, x_TD.data_ptr(), len(x_TD), scratch.data_ptr(), y_TD.data_ptr())
     return y_TD
