@@ -60,6 +60,25 @@ def test_interleaved_streams_and_batches_give_the_same_text_as_alone(llm):
     assert texts == together
 
 
+def test_generations_that_the_caller_steps_give_the_same_text_and_one_that_is_cancelled_ends(llm):
+    params = [replace(SHORT, seed=seed) for seed in range(3)]
+    generations = [llm.prepare_chat(HELLO, params=one) for one in params]
+    cancelled = llm.prepare_completion("The quick", replace(SHORT, max_tokens=None, ignore_eos=True))
+    for generation in (*generations, cancelled):
+        generation.start()
+    llm.step()
+    cancelled.cancel()
+    events = [[] for _ in generations]
+    while not all(generation.is_done for generation in generations):
+        llm.step()
+        for generation, parts in zip(generations, events, strict=True):
+            parts += generation.poll()
+    answers = [llm.chat(HELLO, params=one, stream=False) for one in params]
+    assert [fold(parts).content for parts in events] == [answer.content for answer in answers]
+    assert [one.finished.reason for one in generations] == [answer.finish_reason for answer in answers]
+    assert (cancelled.request.finish_reason, len(cancelled.request.generated_ids)) == (FinishReason.ABORT, 1)
+
+
 def test_a_stop_string_ends_the_text_before_it(llm):
     params = SamplingParams(temperature=0.8, seed=1, max_tokens=60, ignore_eos=True)
     (free,) = llm.generate("The", params)

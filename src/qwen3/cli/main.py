@@ -11,6 +11,7 @@ from qwen3 import __version__
 COMMANDS = {
     "chat": "talk to a model in the terminal",
     "generate": "answer or continue prompts, in pipes and batches",
+    "serve": "an OpenAI-compatible server for a model",
     "info": "what a checkpoint is, and what it needs and does on this machine",
     "bench": "how fast a model runs on this machine",
     "memory": "bytes for weights, context and training; what fits where",
@@ -36,6 +37,7 @@ Examples:
   qwen3 chat
   qwen3 chat Qwen/Qwen3-4B --thinking-budget 2000
   echo "What is 17 + 25?" | qwen3 generate --no-thinking
+  qwen3 serve Qwen/Qwen3-4B --port 8000
   qwen3 info Qwen3-30B-A3B
 """
 

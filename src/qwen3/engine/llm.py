@@ -32,6 +32,7 @@ from qwen3.checkpoint.gguf import GGUFFile
 from qwen3.checkpoint.hub import resolve
 from qwen3.checkpoint.load import Progress
 from qwen3.engine.engine import Engine
+from qwen3.engine.generation import Generation
 from qwen3.engine.loading import Notify, load_checkpoint
 from qwen3.engine.request import (
     NON_THINKING,
@@ -219,6 +220,26 @@ class LLM:
 
         Raises ChatError for malformed messages, ContextError where they do not fit, RequestError for bad options.
         """
+        events = self._events(self.prepare_chat(messages, tools, thinking, params, thinking_budget=thinking_budget))
+        if stream:
+            return events
+        *parts, finished = events
+        message = fold(parts)
+        return ChatResult(message.content, message.reasoning, message.tool_calls, finished.reason, finished.usage)
+
+    def prepare_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool = True,
+        params: SamplingParams | None = None,
+        *,
+        thinking_budget: int | None = None,
+    ) -> Generation:
+        """The answer to a conversation, not yet started; arguments and errors are those of `chat`.
+
+        For who steps the engine for many requests: see `step`. Unlike the rest it may be called from any thread.
+        """
         rendered = render(messages, tools, thinking, format=self.format)
         params = params or self.defaults(thinking)
         prompt_ids = self.tokenizer.encode_spans(rendered.spans)
@@ -230,12 +251,7 @@ class LLM:
             tool_names={tool.get("function", tool).get("name") for tool in tools or ()},
             call_id_prefix=f"call_{len(messages)}_",
         )
-        events = self._events(request, parser)
-        if stream:
-            return events
-        *parts, finished = events
-        message = fold(parts)
-        return ChatResult(message.content, message.reasoning, message.tool_calls, finished.reason, finished.usage)
+        return Generation(self._engine, request, parser)
 
     # ---- Completion -------------------------------------------------------------------------------------------
 
@@ -254,18 +270,18 @@ class LLM:
             params = [params or self.defaults(thinking=False)] * len(prompts)
         if len(params) != len(prompts):
             raise RequestError(f"{len(prompts)} prompts but {len(params)} sampling parameters")
-        generations = [self._raw(prompt, each) for prompt, each in zip(prompts, params, strict=True)]
+        generations = [self.prepare_completion(prompt, each) for prompt, each in zip(prompts, params, strict=True)]
         for generation in generations:
-            self._engine.add(generation.request)
+            generation.start()
         events: list[list[Event]] = [[] for _ in generations]
         try:
             while not all(generation.is_done for generation in generations):
                 self._engine.step()
                 for generation, parts in zip(generations, events, strict=True):
-                    parts += generation.poll(self._engine)
+                    parts += generation.poll()
         finally:
             for generation in generations:
-                self._engine.abort(generation.request)
+                generation.cancel()
         return [
             Completion(
                 text=fold(parts).content,
@@ -279,8 +295,14 @@ class LLM:
 
     def stream(self, prompt: str | Sequence[int], params: SamplingParams | None = None) -> Iterator[Event | Finished]:
         """Continue one raw text or token ids: Content events as they come, and last Finished."""
-        generation = self._raw(prompt, params or self.defaults(thinking=False))
-        return self._events(generation.request, generation.parser)
+        return self._events(self.prepare_completion(prompt, params))
+
+    def prepare_completion(self, prompt: str | Sequence[int], params: SamplingParams | None = None) -> Generation:
+        """The continuation of one raw text or token ids, not yet started: `stream` as `prepare_chat` is to `chat`."""
+        params = params or self.defaults(thinking=False)
+        prompt_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        parser = StreamParser(self.tokenizer, StreamState.RAW, stop=params.stop)
+        return Generation(self._engine, self._request(prompt_ids, params, None), parser)
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """Next-token logits of every position: float32 [T, V]."""
@@ -289,10 +311,9 @@ class LLM:
 
     # ---- Requests ---------------------------------------------------------------------------------------------
 
-    def _raw(self, prompt: str | Sequence[int], params: SamplingParams) -> _Generation:
-        prompt_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        parser = StreamParser(self.tokenizer, StreamState.RAW, stop=params.stop)
-        return _Generation(self._request(prompt_ids, params, None), parser)
+    def step(self) -> None:
+        """Advance every generation that was started by one prefill chunk or one token; `Generation.poll` reads it."""
+        self._engine.step()
 
     def _request(self, prompt_ids: list[int], params: SamplingParams, thinking: ThinkingBudget | None) -> Request:
         self._check_prompt(prompt_ids)
@@ -326,59 +347,13 @@ class LLM:
             is_thinking=start_state(rendered) is StreamState.REASONING,
         )
 
-    def _events(self, request: Request, parser: StreamParser) -> Iterator[Event | Finished]:
-        generation = _Generation(request, parser)
-        # Added at the first next(): an iterator that nobody starts must not run beside the others.
-        self._engine.add(request)
+    def _events(self, generation: Generation) -> Iterator[Event | Finished]:
+        # Started at the first next(): an iterator that nobody starts must not run beside the others.
+        generation.start()
         try:
             while not generation.is_done:
                 self._engine.step()
-                yield from generation.poll(self._engine)
-            yield Finished(generation.finish_reason, generation.usage)
+                yield from generation.poll()
+            yield generation.finished
         finally:
-            self._engine.abort(request)
-
-
-class _Generation:
-    """A running request and the parser that turns its ids into events."""
-
-    def __init__(self, request: Request, parser: StreamParser) -> None:
-        self.request, self.parser = request, parser
-        self.is_done = False
-        self._num_read = 0
-        self._called_tools = False
-
-    def poll(self, engine: Engine) -> list[Event]:
-        """Events of the tokens that came since the last call; ends the request at a stop string."""
-        if self.is_done:
-            return []
-        request = self.request
-        tokens = request.generated_ids[self._num_read :]
-        self._num_read += len(tokens)
-        if tokens and tokens[-1] in request.stop_ids:
-            tokens.pop()
-        events = self.parser.feed(tokens)
-        if self.parser.stopped:
-            engine.abort(request, FinishReason.STOP)
-            request.finish_reason = FinishReason.STOP
-        if request.is_finished:
-            events += self.parser.finish()
-            self.is_done = True
-        self._called_tools |= any(isinstance(event, ToolCall) for event in events)
-        return events
-
-    @property
-    def finish_reason(self) -> FinishReason:
-        reason = self.request.finish_reason
-        return FinishReason.TOOL_CALLS if self._called_tools and reason is FinishReason.STOP else reason
-
-    @property
-    def usage(self) -> Usage:
-        request = self.request
-        return Usage(
-            prompt_tokens=len(request.prompt_ids),
-            completion_tokens=len(request.generated_ids),
-            reasoning_tokens=self.parser.num_reasoning_tokens,
-            prefill_seconds=request.prefill_seconds,
-            decode_seconds=request.decode_seconds,
-        )
+            generation.cancel()

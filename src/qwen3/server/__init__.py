@@ -1,0 +1,1 @@
+"""The model behind an OpenAI-compatible HTTP interface: an asyncio front and one engine thread."""

@@ -1,0 +1,48 @@
+"""`qwen3 serve` as a program: it says where it is, answers, and ends at Ctrl-C."""
+
+import json
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from qwen3.cli import options
+
+
+def test_it_prints_a_request_that_works_and_ends_cleanly_at_ctrl_c():
+    command = [sys.executable, "-m", "qwen3", "serve", "--port", "0", "--max-context", "512"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            loaded, serving, example = (process.stdout.readline() for _ in range(3))
+            assert loaded.startswith("builtin: ")
+            assert "context 512 tokens" in loaded
+            assert re.search(r"Serving http://127\.0\.0\.1:\d+/v1", serving)
+            _, url, _, header, _, body = shlex.split(example)
+            headers = dict([header.split(": ")])
+            with urllib.request.urlopen(urllib.request.Request(url, body.encode(), headers), timeout=20) as response:
+                assert json.load(response)["choices"][0]["message"]["content"]
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=10) == 0
+        assert process.stderr.read() == "Stopped.\n"
+
+
+def test_an_address_that_is_taken_is_said_before_a_model_is_loaded(qwen3, monkeypatch):
+    monkeypatch.setattr(options, "load_llm", lambda *model, **settings: pytest.fail("loaded"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = qwen3("serve", "--port", port)
+    assert result.exit_code == 1
+    assert f"cannot listen on 127.0.0.1 port {port}" in result.stderr
+
+
+def test_without_the_packages_for_serving_it_says_how_to_get_them(qwen3, monkeypatch):
+    monkeypatch.setattr("qwen3.cli.serve.find_spec", lambda name: None)
+    result = qwen3("serve")
+    assert result.exit_code == 1
+    assert "pip install 'qwen3[serve]'" in result.stderr

@@ -1,0 +1,98 @@
+"""Servers on real sockets, and an engine that says what it is told in place of a model."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import openai
+import uvicorn
+
+from qwen3.engine.request import FinishReason, Request, TokenLogprob
+from qwen3.server.app import make_app
+from qwen3.tokenizer import Tokenizer
+
+ENDLESS, FAILS = "endless", "fails"
+HELLO = [{"role": "user", "content": "hello"}]
+TOOL_ANSWER = (
+    "<think>\nThe user wants the weather.\n</think>\n\nLet me look.\n"
+    '<tool_call>\n{"name": "weather", "arguments": {"city": "Zürich", "days": 2}}\n</tool_call>\n'
+    '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
+)
+PLAIN_ANSWER = "<think>\nThey greet.\n</think>\n\nHello, world. 😀"
+
+
+def script(prompt: str) -> str:
+    question = prompt.rpartition("<|im_start|>user\n")[2]
+    for word, answer in (("weather", TOOL_ANSWER), ("endless", ENDLESS), ("fails", FAILS)):
+        if word in question:
+            return answer
+    is_closed = prompt.endswith("</think>\n\n") or "<|im_start|>" not in prompt
+    return PLAIN_ANSWER.rpartition("\n\n")[2] if is_closed else PLAIN_ANSWER
+
+
+@contextmanager
+def serving(llm, **options):
+    """The base URL of a server in a thread; it has shut down in the end."""
+    config = uvicorn.Config(
+        make_app(llm, **options), port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    try:
+        deadline = time.monotonic() + 10
+        while not server.started:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+def client_of(url: str, key: str = "none", is_strict: bool = True) -> openai.OpenAI:
+    """OpenAI's client, without retries; strict means that an answer outside its schema is an error."""
+    return openai.OpenAI(
+        base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=10, _strict_response_validation=is_strict
+    )
+
+
+def chat(client, messages=HELLO, **options):
+    return client.chat.completions.create(model="builtin", messages=messages, **options)
+
+
+class ScriptedEngine:
+    """Each step gives every running request the next token of its script, which is `script(prompt)`; of ENDLESS there
+    is always one more, 5 ms later, and a step with FAILS in it raises."""
+
+    def __init__(self, tokenizer: Tokenizer, script: Callable[[str], str]) -> None:
+        self._tokenizer, self._script = tokenizer, script
+        self.running: dict[Request, list[int]] = {}
+        self.num_steps = 0
+
+    def add(self, request: Request) -> None:
+        script = self._script(self._tokenizer.decode(request.prompt_ids))
+        ids = [] if script in (ENDLESS, FAILS) else [*self._tokenizer.encode(script), self._tokenizer.eos_id]
+        self.running[request] = ids
+        request.script = script
+
+    def abort(self, request: Request, reason: FinishReason = FinishReason.ABORT) -> None:
+        if not request.is_finished:
+            request.finish_reason = reason
+        self.running.pop(request, None)
+
+    def step(self) -> None:
+        self.num_steps += 1
+        for request, ids in list(self.running.items()):
+            if request.script == FAILS:
+                raise RuntimeError("secret details of the failure")
+            if request.script == ENDLESS:
+                time.sleep(0.005)
+                ids = self._tokenizer.encode("again ")[:1]
+            request.accept(TokenLogprob(ids.pop(0), 0.0))
+            if request.is_finished:
+                self.running.pop(request)
