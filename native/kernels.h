@@ -143,10 +143,11 @@ struct AttentionSplit {
 };
 
 // For each row, at most kMaxAttentionRows, over the positions j that it sees:
-//   score[j] = sum over i of q[i] * key[j][i]   from +0 by fma, in rising i
+//   score[j] = sum over i of q[i] * key[j][i]   from +0 by fma, in rising i; int8: of the quants, then times the scale
 //   maximum = the largest score (a NaN is no score); weight[j] = exp(score[j] - maximum)
 //   sum = sum of weight[j] in 16 lanes j % 16, then of lanes i and i + 8, + 4, + 2, + 1
-//   out[i] = sum over j of weight[j] * value[j][i]   from +0 by fma, in rising j
+//   out[i] = sum over j of weight[j] * value[j][i]   from +0 by fma, in rising j; int8: of the quants, by weights that
+//   were multiplied by the scales
 // So a row's bits depend on no other row. exp is `exponential` in native/lanes.inc.
 using AttendSplit = void(const AttentionSplit& split, const float* q_Rd, size_t num_rows, float* maxima_R,
                          float* sums_R, float* out_Rd);
