@@ -8,6 +8,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -31,7 +33,8 @@ from qwen3.checkpoint.generation_config import load_generation_config
 from qwen3.checkpoint.gguf import GGUFFile
 from qwen3.checkpoint.hub import resolve
 from qwen3.checkpoint.load import Progress
-from qwen3.engine.engine import Engine
+from qwen3.engine.capacity import plan_cache
+from qwen3.engine.engine import Engine, chunk_of, make_pool
 from qwen3.engine.generation import Generation
 from qwen3.engine.loading import Notify, load_checkpoint
 from qwen3.engine.request import (
@@ -47,7 +50,9 @@ from qwen3.engine.request import (
     Usage,
 )
 from qwen3.engine.thinking import ThinkingBudget
-from qwen3.model.transforms import storage_of
+from qwen3.hardware import available_bytes
+from qwen3.model import Qwen3
+from qwen3.model.transforms import storage_of, stored_bytes
 from qwen3.ops.paged import KV_FORMATS
 from qwen3.tokenizer import Tokenizer
 
@@ -99,6 +104,8 @@ class LLM:
         revision: str | None = None,
         offline: bool = False,
         max_context: int | None = None,
+        kv_tokens: int | None = None,
+        speculate: bool = True,
         yarn: float | None = None,
         progress: Progress | None = None,
         notify: Notify | None = None,
@@ -121,10 +128,15 @@ class LLM:
             device: where torch puts the model, 'cpu' or 'cuda'.
             revision: branch, tag or commit on the hub.
             offline: use only what is already on this machine.
-            max_context: refuse sequences of more tokens than this; None takes the model's own limit.
+            max_context: refuse sequences of more tokens than this; None takes the model's own limit, or what fits.
+            kv_tokens: positions that the cache of keys and values holds, of all sequences together and of what it
+                remembers; None takes what memory gives (`engine.capacity`).
+            speculate: guess tokens of texts that repeat themselves, where that is faster; changes no token. For models
+                on the native kernels.
             yarn: stretch the context by this factor, e.g. 4 for 131,072 tokens (it costs quality on short texts).
             progress: called with (bytes loaded, bytes in all).
-            notify: called, before loading, with a line that says what 'auto' chose and why, if it changes the weights.
+            notify: called with a line that says what 'auto' chose and why, if it changes the weights;
+                and with one that says how much context fits, if that is less than the model's own.
 
         Raises ValueError (ConfigError, CheckpointError, ...) or OSError naming what is wrong with the checkpoint.
         """
@@ -132,6 +144,7 @@ class LLM:
             raise RequestError(f"kv {kv!r} is not one of {', '.join(KV_FORMATS)}")
         path = resolve(str(model), revision=revision, offline=offline)
         self.name = str(model)
+        available = available_bytes()
         if path.is_file():
             source = GGUFFile(path)
             self.tokenizer = gguf_model.tokenizer(source)
@@ -154,15 +167,21 @@ class LLM:
         if yarn is not None:
             self.model.config = self.model.config.with_yarn(yarn)
         self.config = self.model.config
-        self.max_context = max_context or self.config.max_context
-        if self.max_context > self.config.max_context:
-            raise ContextError(
-                f"max_context {self.max_context} is beyond the model's {self.config.max_context} tokens; "
-                "YaRN stretches it, e.g. yarn=4.0"
-            )
+        capacity = plan_cache(
+            self.config,
+            free_bytes=_free_beside(self.model, available),
+            bytes_per_token=make_pool(self.model, kv).bytes_per_token,
+            chunk=chunk_of(self.model),
+            max_context=max_context,
+            kv_tokens=kv_tokens,
+            is_packed=self.model.is_packed,
+        )
+        if capacity.line and notify is not None:
+            notify(capacity.line)
+        self.max_context = capacity.max_context
         self._sampling = {key: generation[key] for key in _GENERATION_KEYS if generation.get(key) is not None}
         self._eos_ids = frozenset(self.config.eos_token_ids) | frozenset(generation.get("eos_token_id") or ())
-        self._engine = Engine(self.model, kv)
+        self._engine = Engine(self.model, kv, num_blocks=capacity.num_blocks, speculates=speculate)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -235,15 +254,20 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         thinking_budget: int | None = None,
+        priority: int = 0,
+        cache_salt: str = "",
     ) -> Generation:
         """The answer to a conversation, not yet started; arguments and errors are those of `chat`.
 
-        For who steps the engine for many requests: see `step`. Unlike the rest it may be called from any thread.
+        A lower `priority` is served earlier; prompts share the cache with those of the same `cache_salt`. For who steps
+        the engine for many requests: see `step`. Unlike the rest it may be called from any thread.
         """
         rendered = render(messages, tools, thinking, format=self.format)
         params = params or self.defaults(thinking)
         prompt_ids = self.tokenizer.encode_spans(rendered.spans)
-        request = self._request(prompt_ids, params, self._budget(thinking_budget, rendered))
+        request = self._request(
+            prompt_ids, params, self._budget(thinking_budget, rendered), priority=priority, cache_salt=cache_salt
+        )
         parser = StreamParser(
             self.tokenizer,
             rendered,
@@ -251,7 +275,27 @@ class LLM:
             tool_names={tool.get("function", tool).get("name") for tool in tools or ()},
             call_id_prefix=f"call_{len(messages)}_",
         )
-        return Generation(self._engine, request, parser)
+        history = partial(self._history_ids, list(messages), tools, thinking)
+        return Generation(self._engine, request, parser, history)
+
+    def _history_ids(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        thinking: bool,
+        content: str,
+    ) -> list[int]:
+        """The ids with which any prompt begins that goes on after this answer: templates leave its reasoning out."""
+        answer = {"role": "assistant", "content": content}
+        first, other = (
+            self.tokenizer.encode_spans(
+                render(
+                    [*messages, answer, {"role": "user", "content": question}], tools, thinking, format=self.format
+                ).spans
+            )
+            for question in ("A", "1")
+        )
+        return [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, other, strict=False))]
 
     # ---- Completion -------------------------------------------------------------------------------------------
 
@@ -297,12 +341,20 @@ class LLM:
         """Continue one raw text or token ids: Content events as they come, and last Finished."""
         return self._events(self.prepare_completion(prompt, params))
 
-    def prepare_completion(self, prompt: str | Sequence[int], params: SamplingParams | None = None) -> Generation:
+    def prepare_completion(
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+        cache_salt: str = "",
+    ) -> Generation:
         """The continuation of one raw text or token ids, not yet started: `stream` as `prepare_chat` is to `chat`."""
         params = params or self.defaults(thinking=False)
         prompt_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         parser = StreamParser(self.tokenizer, StreamState.RAW, stop=params.stop)
-        return Generation(self._engine, self._request(prompt_ids, params, None), parser)
+        request = self._request(prompt_ids, params, None, priority=priority, cache_salt=cache_salt)
+        return Generation(self._engine, request, parser)
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """Next-token logits of every position: float32 [T, V]."""
@@ -312,15 +364,40 @@ class LLM:
     # ---- Requests ---------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Advance every generation that was started by one prefill chunk or one token; `Generation.poll` reads it."""
+        """Advance the generations that were started by a chunk of their prompts or by tokens, which
+        `Generation.poll` reads."""
         self._engine.step()
 
-    def _request(self, prompt_ids: list[int], params: SamplingParams, thinking: ThinkingBudget | None) -> Request:
+    @property
+    def has_idle_work(self) -> bool:
+        """Whether `idle_step` has something to do."""
+        return self._engine.has_idle_work
+
+    def idle_step(self) -> None:
+        """While nothing runs: compute a little of how conversations will go on, so that their next turn finds it."""
+        self._engine.idle_step()
+
+    @property
+    def backlog_seconds(self) -> float:
+        """About how long a generation that is started now would wait for its first token."""
+        return self._engine.backlog_seconds
+
+    def _request(
+        self,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        thinking: ThinkingBudget | None,
+        *,
+        priority: int,
+        cache_salt: str,
+    ) -> Request:
         self._check_prompt(prompt_ids)
         params.check_tokens(self.config.vocab_size)
         stop_ids = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos_ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed
-        return Request(prompt_ids, params, seed, stop_ids, self.max_context, thinking)
+        return Request(
+            prompt_ids, params, seed, stop_ids, self.max_context, thinking, priority=priority, cache_salt=cache_salt
+        )
 
     def _check_prompt(self, prompt_ids: Sequence[int]) -> None:
         if not prompt_ids:
@@ -357,3 +434,10 @@ class LLM:
             yield generation.finished
         finally:
             generation.cancel()
+
+
+def _free_beside(model: Qwen3, available: int) -> int:
+    """Memory that is left beside a loaded model, of what was `available` before: mapped weights count as free after."""
+    if model.device.type == "cpu":
+        return available - sum(stored_bytes(model).values())
+    return torch.cuda.mem_get_info(model.device)[0]

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from qwen3.engine.thinking import ThinkingBudget
 
@@ -143,6 +142,8 @@ class Usage:
     reasoning_tokens: int
     prefill_seconds: float
     decode_seconds: float
+    cached_tokens: int = 0
+    """Of the prompt, those that were not computed because they were in the cache."""
 
 
 @dataclass(frozen=True)
@@ -164,15 +165,18 @@ class Request:
     max_length: int
     """The longest that prompt and generation together may get, in tokens."""
     thinking: ThinkingBudget | None = None
+    priority: int = 0
+    """The lower, the earlier it is served; among equals who came first."""
+    cache_salt: str = ""
+    """Prefixes are shared among requests with the same one only."""
 
     generated_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
-
-    cache: Any = None
-    """The data plane's handle on this request's keys and values."""
+    cached_tokens: int = 0
+    """Of the prompt, how many were not computed because another request had."""
 
     def __post_init__(self) -> None:
         if self.thinking is not None:
@@ -193,6 +197,14 @@ class Request:
     @property
     def num_tokens(self) -> int:
         return len(self.prompt_ids) + len(self.generated_ids)
+
+    @property
+    def num_left(self) -> int:
+        """Tokens that may still be generated."""
+        limits = [self.max_length - self.num_tokens]
+        if self.params.max_tokens is not None:
+            limits.append(self.params.max_tokens - len(self.generated_ids))
+        return min(limits)
 
     def accept(self, drawn: TokenLogprob) -> None:
         """Take the drawn token, and whatever must follow it; notices the end."""
