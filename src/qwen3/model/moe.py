@@ -11,7 +11,6 @@ from qwen3 import ops
 from qwen3.config import ModelConfig
 from qwen3.model.layers import MLP, Linear, RMSNorm
 
-
 T = TypeVar("T")
 
 

@@ -22,7 +22,6 @@ from qwen3.model.layers import MLP, Embedding, Linear, RMSNorm
 from qwen3.model.moe import SparseMoE
 from qwen3.model.rope import cos_sin
 
-
 # What `recompute` does not compute again: the experts chosen, so that both passes take the same ones.
 _kept = partial(create_selective_checkpoint_contexts, [torch.ops.aten.topk.default])
 
@@ -38,14 +37,14 @@ class Block(nn.Module):
         sparse = config.is_sparse_layer(layer)
         self.mlp = SparseMoE(config) if sparse else MLP(config.hidden_size, config.intermediate_size)
 
-    def forward(self, x_TD: Tensor, cos_Td: Tensor, sin_Td: Tensor, attend: Attend) -> Tensor:
+    def forward(
+        self, x_TD: Tensor, cos_Td: Tensor, sin_Td: Tensor, attend: Attend, with_router: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The new x [T, D], and if asked for the logits [T, E] of a sparse layer's router."""
         x_TD = self.self_attn(x_TD, self.input_layernorm, cos_Td, sin_Td, attend)
+        if with_router:
+            return self.mlp(x_TD, self.post_attention_layernorm, ops.moe_and_router)
         return self.mlp(x_TD, self.post_attention_layernorm)
-
-    def forward_and_router(self, x_TD: Tensor, cos_Td: Tensor, sin_Td: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
-        """`forward` of a sparse layer, and its router's logits [T, E]."""
-        x_TD = self.self_attn(x_TD, self.input_layernorm, cos_Td, sin_Td, attend)
-        return self.mlp(x_TD, self.post_attention_layernorm, ops.moe_and_router)
 
 
 class Decoder(nn.Module):
@@ -88,17 +87,16 @@ class Qwen3(nn.Module):
         x_TD = self.model.embed_tokens(tokens_T)
         cos_Td, sin_Td = cos_sin(config.rope_parameters, config.head_dim, positions_T, x_TD.dtype)
         for block in self.model.layers:
-            is_observed = router_logits is not None and isinstance(block.mlp, SparseMoE)
-            compute = block.forward_and_router if is_observed else block
+            arguments = (x_TD, cos_Td, sin_Td, attend)
+            if router_logits is not None and isinstance(block.mlp, SparseMoE):
+                arguments += (True,)
             if recompute:
-                out = checkpoint(compute, x_TD, cos_Td, sin_Td, attend, use_reentrant=False, context_fn=_kept)
+                x_TD = checkpoint(block, *arguments, use_reentrant=False, context_fn=_kept)
             else:
-                out = compute(x_TD, cos_Td, sin_Td, attend)
-            if is_observed:
-                x_TD, router_TE = out
+                x_TD = block(*arguments)
+            if isinstance(x_TD, tuple):
+                x_TD, router_TE = x_TD
                 router_logits.append(router_TE)
-            else:
-                x_TD = out
         return self.model.norm(x_TD)
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
