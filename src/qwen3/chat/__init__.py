@@ -10,6 +10,7 @@ from qwen3.chat.stream import (
     StreamParser,
     StreamState,
     ToolCall,
+    ToolCallDelta,
     fold,
     start_state,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "StreamParser",
     "StreamState",
     "ToolCall",
+    "ToolCallDelta",
     "fold",
     "format_of",
     "load_format",

@@ -29,6 +29,10 @@ class Generation:
         """Compute no more of it and free its cache; nothing happens to one that has ended."""
         self._engine.abort(self.request)
 
+    def end_thinking(self) -> None:
+        """Close the think block, if it is open: the answer comes next. For the thread that steps the engine."""
+        self.request.end_thinking()
+
     def poll(self) -> list[Event]:
         """Events of the tokens that came since the last call; ends the request at a stop string."""
         if self.is_done:
