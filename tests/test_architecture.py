@@ -33,6 +33,8 @@ LIGHT = {
     "qwen3.checkpoint.safetensors": set(),
     "qwen3.engine.request": set(),
     "qwen3.engine.thinking": set(),
+    "qwen3.engine.guide": set(),
+    "qwen3.engine.rules": set(),
     "qwen3.server.schemas": {"pydantic"},
     "qwen3.train.bbpe": {"tokenizers"},
     "qwen3.train.curriculum": set(),

@@ -143,7 +143,15 @@ class Engine:
             logits = self._model.logits(torch.stack([last_rows[i] for i in complete])).float()
             for i, logits_V in zip(complete, logits, strict=True):
                 request = requests[i]
-                request.accept(sample(logits_V, request.params, request.generated_ids, request.seed, request.stop_ids))
+                drawn = sample(
+                    logits_V,
+                    request.params,
+                    request.generated_ids,
+                    request.seed,
+                    request.stop_ids,
+                    request.mask(),
+                )
+                request.accept(drawn)
         elapsed = time.perf_counter() - started
         for request, start in zip(requests, starts, strict=True):
             if start < len(request.prompt_ids):

@@ -5,7 +5,7 @@ It does not step the engine, and knows nothing of the others that run beside it.
 
 from __future__ import annotations
 
-from qwen3.chat import Event, StreamParser, ToolCall
+from qwen3.chat import Event, StreamParser, ToolCall, ToolCallDelta
 from qwen3.engine.engine import Engine
 from qwen3.engine.request import Finished, FinishReason, Request, Usage
 
@@ -22,16 +22,19 @@ class Generation:
         self._called_tools = False
 
     def start(self) -> None:
-        """Have the engine compute it with its next step."""
-        self._engine.add(self.request)
+        """Have the engine compute it with its next step; one whose answer was forced throughout needs none."""
+        if not self.request.is_finished:
+            self._engine.add(self.request)
 
     def cancel(self) -> None:
         """Compute no more of it and free its cache; nothing happens to one that has ended."""
         self._engine.abort(self.request)
 
     def end_thinking(self) -> None:
-        """Close the think block, if it is open: the answer comes next. For the thread that steps the engine."""
+        """Close the think block, or as soon as it opens: the answer comes next."""
         self.request.end_thinking()
+        if self.request.is_finished:
+            self._engine.abort(self.request)
 
     def poll(self) -> list[Event]:
         """Events of the tokens that came since the last call; ends the request at a stop string."""
@@ -43,13 +46,13 @@ class Generation:
         if tokens and tokens[-1] in request.stop_ids:
             tokens.pop()
         events = self.parser.feed(tokens)
-        if self.parser.stopped:
+        if self.parser.is_over:
             self._engine.abort(request, FinishReason.STOP)
             request.finish_reason = FinishReason.STOP
         if request.is_finished:
             events += self.parser.finish()
             self.is_done = True
-        self._called_tools |= any(isinstance(event, ToolCall) for event in events)
+        self._called_tools |= any(isinstance(event, ToolCall | ToolCallDelta) for event in events)
         return events
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -20,6 +21,7 @@ from qwen3.chat import (
     Rendered,
     StreamParser,
     StreamState,
+    Structure,
     ToolCall,
     fold,
     load_format,
@@ -33,6 +35,7 @@ from qwen3.checkpoint.hub import resolve
 from qwen3.checkpoint.load import Progress
 from qwen3.engine.engine import Engine
 from qwen3.engine.generation import Generation
+from qwen3.engine.guide import FormatIds, Guide, Rules
 from qwen3.engine.loading import Notify, load_checkpoint
 from qwen3.engine.request import (
     NON_THINKING,
@@ -46,8 +49,9 @@ from qwen3.engine.request import (
     TokenLogprob,
     Usage,
 )
-from qwen3.engine.thinking import ThinkingBudget
-from qwen3.grammar import Constraint
+from qwen3.engine.rules import offered_tools, rules_of
+from qwen3.engine.thinking import ThinkingPolicy
+from qwen3.grammar import Constraint, Grammars
 from qwen3.model.transforms import storage_of
 from qwen3.ops.paged import KV_FORMATS
 from qwen3.tokenizer import Tokenizer
@@ -58,6 +62,18 @@ BUDGET_SENTENCE = (
     "now.\n</think>\n\n"
 )
 _GENERATION_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation as the model reads it."""
+
+    rendered: Rendered
+    ids: list[int]
+
+    @property
+    def text(self) -> str:
+        return self.rendered.text
 
 
 @dataclass(frozen=True)
@@ -163,6 +179,7 @@ class LLM:
             )
         self._sampling = {key: generation[key] for key in _GENERATION_KEYS if generation.get(key) is not None}
         self._eos_ids = frozenset(self.config.eos_token_ids) | frozenset(generation.get("eos_token_id") or ())
+        self._grammars = Grammars(self.tokenizer, self.config.vocab_size, self._eos_ids or {self.tokenizer.eos_id})
         self._engine = Engine(self.model, kv)
 
     @property
@@ -191,8 +208,8 @@ class LLM:
         thinking: bool = True,
         params: SamplingParams | None = None,
         *,
-        thinking_budget: int | None = None,
         stream: Literal[True] = True,
+        **options: Any,
     ) -> Iterator[Event | Finished]: ...
 
     @overload
@@ -203,25 +220,17 @@ class LLM:
         thinking: bool = True,
         params: SamplingParams | None = None,
         *,
-        thinking_budget: int | None = None,
         stream: Literal[False],
+        **options: Any,
     ) -> ChatResult: ...
 
-    def chat(self, messages, tools=None, thinking=True, params=None, *, thinking_budget=None, stream=True):
-        """Answer a conversation.
+    def chat(self, messages, tools=None, thinking=True, params=None, *, stream=True, **options):
+        """Answer a conversation; arguments and errors are those of `prepare_chat`.
 
-        Args:
-            messages: role / content objects as in the OpenAI API.
-            tools: function definitions as in the OpenAI API.
-            thinking: the hard switch; while it is on, `/think` and `/no_think` in the messages choose.
-            params: sampling; None takes `defaults(thinking)`.
-            thinking_budget: reasoning tokens after which the model is told to answer.
-            stream: True yields Reasoning, Content and ToolCall events and last Finished, as they come; closing
-                the iterator stops the computation. False returns their sum, a ChatResult.
-
-        Raises ChatError for malformed messages, ContextError where they do not fit, RequestError for bad options.
+        With `stream` this yields Reasoning, Content, ToolCall and ToolCallDelta events and last Finished, as they
+        come; closing the iterator stops the computation. Without, it returns their sum, a ChatResult.
         """
-        events = self._events(self.prepare_chat(messages, tools, thinking, params, thinking_budget=thinking_budget))
+        events = self._events(self.prepare_chat(messages, tools, thinking, params, **options))
         if stream:
             return events
         *parts, finished = events
@@ -242,36 +251,71 @@ class LLM:
         continue_final_message: bool = False,
         add_generation_prompt: bool = True,
         answer_reserve: int | None = None,
+        loop_guard: bool = False,
         priority: int = 0,
         cache_salt: str = "",
     ) -> Generation:
-        """The answer to a conversation, not yet started; arguments and errors are those of `chat`.
+        """The answer to a conversation, not yet started.
 
         For who steps the engine for many requests: see `step`. Unlike the rest it may be called from any thread.
+
+        Args:
+            messages: role / content objects as in the OpenAI API.
+            tools: function definitions as in the OpenAI API.
+            thinking: the hard switch; while it is on, `/think` and `/no_think` in the messages choose.
+            params: sampling; None takes `defaults(thinking)`.
+            thinking_budget: reasoning tokens after which the model is told to answer.
+            tool_choice: 'none', 'auto', 'required' (at least one call, after any thinking), or the name of the tool to
+                call, once. Arguments follow the tool's schema, with 'auto' where the tool says `strict: true`; else
+                they are any JSON object. A call that `max_tokens` cuts short is in the answer as far as it came.
+            parallel_tool_calls: whether the answer may make more than one call.
+            constraint: what the answer's text must be. It does not bind the thinking, or tool calls.
+            continue_final_message: go on with the last message, from the assistant; a constraint binds all of it.
+            add_generation_prompt: have the prompt begin the assistant's turn.
+            answer_reserve: end the thinking where only so many of the request's tokens are left for the answer.
+            loop_guard: end thinking, or a free answer, that repeats itself.
+            priority: the higher go first where not all requests can run.
+            cache_salt: requests share cached prompts only with those of the same salt.
+
+        Raises ChatError for malformed messages, ContextError where they do not fit, GrammarError for constraints and
+        schemas that cannot be enforced, RequestError for bad options.
         """
-        if tool_choice == "none":
-            tools = None
-        elif tool_choice != "auto" or constraint is not None or not parallel_tool_calls or answer_reserve is not None:
-            raise RequestError("tool_choice, parallel_tool_calls, constraint and answer_reserve are not built yet")
-        rendered = self.render_chat(
+        offered = offered_tools(tools, tool_choice)
+        prompt = self.render_chat(
             messages,
             tools,
             thinking,
+            tool_choice=tool_choice,
             continue_final_message=continue_final_message,
             add_generation_prompt=add_generation_prompt,
         )
         params = params or self.defaults(thinking)
-        prompt_ids = self.tokenizer.encode_spans(rendered.spans)
-        request = self._request(prompt_ids, params, self._budget(thinking_budget, rendered))
-        request.priority, request.cache_salt = priority, cache_salt
+        tool_names = {tool.name for tool in offered}
+        state = start_state(prompt.rendered)
+        guide = self._guide(
+            Structure(self.tokenizer, state, tool_names),
+            prompt.ids,
+            params,
+            ThinkingPolicy(thinking_budget, answer_reserve, loop_guard),
+            rules_of(
+                self._grammars,
+                offered,
+                tool_choice,
+                parallel_tool_calls,
+                constraint,
+                written=prompt.rendered.open_text if state is StreamState.CONTENT else "",
+            ),
+        )
         parser = StreamParser(
             self.tokenizer,
-            rendered,
+            state,
             stop=params.stop,
-            tool_names={tool.get("function", tool).get("name") for tool in tools or ()},
+            tool_names=tool_names,
             call_id_prefix=f"call_{len(messages)}_",
+            streams_calls=True,
+            parallel_calls=parallel_tool_calls,
         )
-        return Generation(self._engine, request, parser)
+        return Generation(self._engine, self._request(prompt.ids, params, guide, priority, cache_salt), parser)
 
     def render_chat(
         self,
@@ -282,9 +326,9 @@ class LLM:
         tool_choice: str = "auto",
         continue_final_message: bool = False,
         add_generation_prompt: bool = True,
-    ) -> Rendered:
-        """The prompt of `prepare_chat`: `text` has its text, and `tokenizer.encode_spans(spans)` its ids."""
-        return render(
+    ) -> Prompt:
+        """The prompt of `prepare_chat` with these arguments."""
+        rendered = render(
             messages,
             None if tool_choice == "none" else tools,
             thinking,
@@ -292,6 +336,7 @@ class LLM:
             format=self.format,
             continue_final_message=continue_final_message,
         )
+        return Prompt(rendered, self.tokenizer.encode_spans(rendered.spans))
 
     # ---- Completion -------------------------------------------------------------------------------------------
 
@@ -350,9 +395,12 @@ class LLM:
         params = params or self.defaults(thinking=False)
         prompt_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         parser = StreamParser(self.tokenizer, StreamState.RAW, stop=params.stop)
-        request = self._request(prompt_ids, params, None)
-        request.priority, request.cache_salt = priority, cache_salt
-        return Generation(self._engine, request, parser)
+        guide = None
+        if constraint is not None:
+            structure = Structure(self.tokenizer, StreamState.RAW)
+            rules = rules_of(self._grammars, (), constraint=constraint)
+            guide = self._guide(structure, prompt_ids, params, ThinkingPolicy(), rules)
+        return Generation(self._engine, self._request(prompt_ids, params, guide, priority, cache_salt), parser)
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """Next-token logits of every position: float32 [T, V]."""
@@ -365,12 +413,14 @@ class LLM:
         """Advance every generation that was started by one prefill chunk or one token; `Generation.poll` reads it."""
         self._engine.step()
 
-    def _request(self, prompt_ids: list[int], params: SamplingParams, thinking: ThinkingBudget | None) -> Request:
+    def _request(
+        self, prompt_ids: list[int], params: SamplingParams, guide: Guide | None, priority: int, cache_salt: str
+    ) -> Request:
         self._check_prompt(prompt_ids)
         params.check_tokens(self.config.vocab_size)
         stop_ids = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos_ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed
-        return Request(prompt_ids, params, seed, stop_ids, self.max_context, thinking)
+        return Request(prompt_ids, params, seed, stop_ids, self.max_context, guide, priority, cache_salt)
 
     def _check_prompt(self, prompt_ids: Sequence[int]) -> None:
         if not prompt_ids:
@@ -384,17 +434,37 @@ class LLM:
                 "shorten the prompt, or load the model with a longer context"
             )
 
-    def _budget(self, limit: int | None, rendered: Rendered) -> ThinkingBudget | None:
-        if limit is None:
-            return None
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-            raise RequestError(f"thinking_budget {limit!r} is not a whole number of at least 0")
-        return ThinkingBudget(
-            limit,
-            think_id=self.tokenizer.id("<think>"),
-            end_think_id=self.tokenizer.id("</think>"),
-            closing_ids=self.tokenizer.encode(BUDGET_SENTENCE),
-            is_thinking=start_state(rendered) is StreamState.REASONING,
+    def _guide(
+        self,
+        structure: Structure,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        policy: ThinkingPolicy,
+        rules: Rules,
+    ) -> Guide:
+        room = self.max_context - len(prompt_ids)
+        return Guide(
+            structure,
+            self._format_ids,
+            self._grammars,
+            room if params.max_tokens is None else min(room, params.max_tokens),
+            policy=policy,
+            rules=rules,
+            may_think=self.format is not ChatFormat.INSTRUCT_2507,
+        )
+
+    @cached_property
+    def _format_ids(self) -> FormatIds:
+        tokenizer = self.tokenizer
+        (newline,) = tokenizer.encode("\n")
+        return FormatIds(
+            think=tokenizer.id("<think>"),
+            end_think=tokenizer.id("</think>"),
+            call=tokenizer.id("<tool_call>"),
+            end_call=tokenizer.id("</tool_call>"),
+            newline=newline,
+            after_think=tuple(tokenizer.encode("\n\n")),
+            closing=tuple(tokenizer.encode(BUDGET_SENTENCE)),
         )
 
     def _events(self, generation: Generation) -> Iterator[Event | Finished]:
