@@ -75,12 +75,16 @@ class ScriptedEngine:
         self._tokenizer, self._script = tokenizer, script
         self.running: dict[Request, list[int]] = {}
         self.num_steps = 0
+        self.has_idle_work, self.backlog_seconds = False, 0.0
 
     def add(self, request: Request) -> None:
         script = self._script(self._tokenizer.decode(request.prompt_ids))
         ids = [] if script in (ENDLESS, FAILS) else [*self._tokenizer.encode(script), self._tokenizer.eos_id]
         self.running[request] = ids
         request.script = script
+
+    def remember(self, prompt, cache_salt="") -> None:
+        """It computes nothing, and so nothing ahead."""
 
     def abort(self, request: Request, reason: FinishReason = FinishReason.ABORT) -> None:
         if not request.is_finished:

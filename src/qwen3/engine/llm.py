@@ -8,7 +8,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -21,7 +22,6 @@ from qwen3.chat import (
     Rendered,
     StreamParser,
     StreamState,
-    Structure,
     ToolCall,
     fold,
     load_format,
@@ -33,9 +33,10 @@ from qwen3.checkpoint.generation_config import load_generation_config
 from qwen3.checkpoint.gguf import GGUFFile
 from qwen3.checkpoint.hub import resolve
 from qwen3.checkpoint.load import Progress
-from qwen3.engine.engine import Engine
+from qwen3.engine.capacity import plan_cache
+from qwen3.engine.engine import Engine, chunk_of, make_pool
 from qwen3.engine.generation import Generation
-from qwen3.engine.guide import FormatIds, Guide, Rules
+from qwen3.engine.guide import Guide
 from qwen3.engine.loading import Notify, load_checkpoint
 from qwen3.engine.request import (
     NON_THINKING,
@@ -49,18 +50,15 @@ from qwen3.engine.request import (
     TokenLogprob,
     Usage,
 )
-from qwen3.engine.rules import offered_tools, rules_of
+from qwen3.engine.rules import Guides, offered_tools
 from qwen3.engine.thinking import ThinkingPolicy
-from qwen3.grammar import Constraint, Grammars
-from qwen3.model.transforms import storage_of
+from qwen3.grammar import Constraint
+from qwen3.hardware import available_bytes
+from qwen3.model import Qwen3
+from qwen3.model.transforms import storage_of, stored_bytes
 from qwen3.ops.paged import KV_FORMATS
 from qwen3.tokenizer import Tokenizer
 
-# Qwen3 Technical Report, section 4.3, as the official documentation's code has it.
-BUDGET_SENTENCE = (
-    "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly "
-    "now.\n</think>\n\n"
-)
 _GENERATION_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
@@ -116,6 +114,8 @@ class LLM:
         revision: str | None = None,
         offline: bool = False,
         max_context: int | None = None,
+        kv_tokens: int | None = None,
+        speculate: bool = True,
         yarn: float | None = None,
         progress: Progress | None = None,
         notify: Notify | None = None,
@@ -138,10 +138,15 @@ class LLM:
             device: where torch puts the model, 'cpu' or 'cuda'.
             revision: branch, tag or commit on the hub.
             offline: use only what is already on this machine.
-            max_context: refuse sequences of more tokens than this; None takes the model's own limit.
+            max_context: refuse sequences of more tokens than this; None takes the model's own limit, or what fits.
+            kv_tokens: positions that the cache of keys and values holds, of all sequences together and of what it
+                remembers; None takes what memory gives (`engine.capacity`).
+            speculate: guess tokens of texts that repeat themselves, where that is faster; changes no token. For models
+                on the native kernels.
             yarn: stretch the context by this factor, e.g. 4 for 131,072 tokens (it costs quality on short texts).
             progress: called with (bytes loaded, bytes in all).
-            notify: called, before loading, with a line that says what 'auto' chose and why, if it changes the weights.
+            notify: called with a line that says what 'auto' chose and why, if it changes the weights;
+                and with one that says how much context fits, if that is less than the model's own.
 
         Raises ValueError (ConfigError, CheckpointError, ...) or OSError naming what is wrong with the checkpoint.
         """
@@ -149,6 +154,7 @@ class LLM:
             raise RequestError(f"kv {kv!r} is not one of {', '.join(KV_FORMATS)}")
         path = resolve(str(model), revision=revision, offline=offline)
         self.name = str(model)
+        available = available_bytes()
         if path.is_file():
             source = GGUFFile(path)
             self.tokenizer = gguf_model.tokenizer(source)
@@ -171,16 +177,22 @@ class LLM:
         if yarn is not None:
             self.model.config = self.model.config.with_yarn(yarn)
         self.config = self.model.config
-        self.max_context = max_context or self.config.max_context
-        if self.max_context > self.config.max_context:
-            raise ContextError(
-                f"max_context {self.max_context} is beyond the model's {self.config.max_context} tokens; "
-                "YaRN stretches it, e.g. yarn=4.0"
-            )
+        capacity = plan_cache(
+            self.config,
+            free_bytes=_free_beside(self.model, available),
+            bytes_per_token=make_pool(self.model, kv).bytes_per_token,
+            chunk=chunk_of(self.model),
+            max_context=max_context,
+            kv_tokens=kv_tokens,
+            is_packed=self.model.is_packed,
+        )
+        if capacity.line and notify is not None:
+            notify(capacity.line)
+        self.max_context = capacity.max_context
         self._sampling = {key: generation[key] for key in _GENERATION_KEYS if generation.get(key) is not None}
         self._eos_ids = frozenset(self.config.eos_token_ids) | frozenset(generation.get("eos_token_id") or ())
-        self._grammars = Grammars(self.tokenizer, self.config.vocab_size, self._eos_ids or {self.tokenizer.eos_id})
-        self._engine = Engine(self.model, kv)
+        self._guides = Guides(self.tokenizer, self.config.vocab_size, self._eos_ids or {self.tokenizer.eos_id})
+        self._engine = Engine(self.model, kv, num_blocks=capacity.num_blocks, speculates=speculate)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -274,13 +286,12 @@ class LLM:
             add_generation_prompt: have the prompt begin the assistant's turn.
             answer_reserve: end the thinking where only so many of the request's tokens are left for the answer.
             loop_guard: end thinking, or a free answer, that repeats itself.
-            priority: the higher go first where not all requests can run.
+            priority: the lower, the earlier it is served.
             cache_salt: requests share cached prompts only with those of the same salt.
 
         Raises ChatError for malformed messages, ContextError where they do not fit, GrammarError for constraints and
         schemas that cannot be enforced, RequestError for bad options.
         """
-        offered = offered_tools(tools, tool_choice)
         prompt = self.render_chat(
             messages,
             tools,
@@ -289,33 +300,33 @@ class LLM:
             continue_final_message=continue_final_message,
             add_generation_prompt=add_generation_prompt,
         )
+        offered = offered_tools(tools, tool_choice)
         params = params or self.defaults(thinking)
-        tool_names = {tool.name for tool in offered}
         state = start_state(prompt.rendered)
-        guide = self._guide(
-            Structure(self.tokenizer, state, tool_names),
-            prompt.ids,
-            params,
+        guide = self._guides.chat(
+            state,
+            self._room(prompt.ids, params),
             ThinkingPolicy(thinking_budget, answer_reserve, loop_guard),
-            rules_of(
-                self._grammars,
-                offered,
-                tool_choice,
-                parallel_tool_calls,
-                constraint,
-                written=prompt.rendered.open_text if state is StreamState.CONTENT else "",
-            ),
+            offered,
+            tool_choice,
+            parallel=parallel_tool_calls,
+            constraint=constraint,
+            written=prompt.rendered.open_text if state is StreamState.CONTENT else "",
+            may_think=self.format is not ChatFormat.INSTRUCT_2507,
         )
         parser = StreamParser(
             self.tokenizer,
             state,
             stop=params.stop,
-            tool_names=tool_names,
+            tool_names={tool.name for tool in offered},
             call_id_prefix=f"call_{len(messages)}_",
             streams_calls=True,
             parallel_calls=parallel_tool_calls,
         )
-        return Generation(self._engine, self._request(prompt.ids, params, guide, priority, cache_salt), parser)
+        request = self._request(prompt.ids, params, guide, priority, cache_salt)
+        # The next prompt does not begin with two messages where this one is one.
+        history = None if continue_final_message else partial(self._history_ids, list(messages), tools, thinking)
+        return Generation(self._engine, request, parser, history)
 
     def render_chat(
         self,
@@ -337,6 +348,21 @@ class LLM:
             continue_final_message=continue_final_message,
         )
         return Prompt(rendered, self.tokenizer.encode_spans(rendered.spans))
+
+    def _history_ids(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        thinking: bool,
+        content: str,
+    ) -> list[int]:
+        """The ids with which any prompt begins that goes on after this answer: templates leave its reasoning out."""
+        answer = {"role": "assistant", "content": content}
+        first, other = (
+            self.render_chat([*messages, answer, {"role": "user", "content": question}], tools, thinking).ids
+            for question in ("A", "1")
+        )
+        return [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, other, strict=False))]
 
     # ---- Completion -------------------------------------------------------------------------------------------
 
@@ -395,11 +421,7 @@ class LLM:
         params = params or self.defaults(thinking=False)
         prompt_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         parser = StreamParser(self.tokenizer, StreamState.RAW, stop=params.stop)
-        guide = None
-        if constraint is not None:
-            structure = Structure(self.tokenizer, StreamState.RAW)
-            rules = rules_of(self._grammars, (), constraint=constraint)
-            guide = self._guide(structure, prompt_ids, params, ThinkingPolicy(), rules)
+        guide = None if constraint is None else self._guides.completion(self._room(prompt_ids, params), constraint)
         return Generation(self._engine, self._request(prompt_ids, params, guide, priority, cache_salt), parser)
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
@@ -410,8 +432,28 @@ class LLM:
     # ---- Requests ---------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Advance every generation that was started by one prefill chunk or one token; `Generation.poll` reads it."""
+        """Advance the generations that were started by a chunk of their prompts or by tokens, which
+        `Generation.poll` reads."""
         self._engine.step()
+
+    @property
+    def has_idle_work(self) -> bool:
+        """Whether `idle_step` has something to do."""
+        return self._engine.has_idle_work
+
+    def idle_step(self) -> None:
+        """While nothing runs: compute a little of how conversations will go on, so that their next turn finds it."""
+        self._engine.idle_step()
+
+    @property
+    def backlog_seconds(self) -> float:
+        """About how long a generation that is started now would wait for its first token."""
+        return self._engine.backlog_seconds
+
+    def _room(self, prompt_ids: Sequence[int], params: SamplingParams) -> int:
+        """Tokens that a request may generate."""
+        room = self.max_context - len(prompt_ids)
+        return room if params.max_tokens is None else min(room, params.max_tokens)
 
     def _request(
         self, prompt_ids: list[int], params: SamplingParams, guide: Guide | None, priority: int, cache_salt: str
@@ -434,39 +476,6 @@ class LLM:
                 "shorten the prompt, or load the model with a longer context"
             )
 
-    def _guide(
-        self,
-        structure: Structure,
-        prompt_ids: Sequence[int],
-        params: SamplingParams,
-        policy: ThinkingPolicy,
-        rules: Rules,
-    ) -> Guide:
-        room = self.max_context - len(prompt_ids)
-        return Guide(
-            structure,
-            self._format_ids,
-            self._grammars,
-            room if params.max_tokens is None else min(room, params.max_tokens),
-            policy=policy,
-            rules=rules,
-            may_think=self.format is not ChatFormat.INSTRUCT_2507,
-        )
-
-    @cached_property
-    def _format_ids(self) -> FormatIds:
-        tokenizer = self.tokenizer
-        (newline,) = tokenizer.encode("\n")
-        return FormatIds(
-            think=tokenizer.id("<think>"),
-            end_think=tokenizer.id("</think>"),
-            call=tokenizer.id("<tool_call>"),
-            end_call=tokenizer.id("</tool_call>"),
-            newline=newline,
-            after_think=tuple(tokenizer.encode("\n\n")),
-            closing=tuple(tokenizer.encode(BUDGET_SENTENCE)),
-        )
-
     def _events(self, generation: Generation) -> Iterator[Event | Finished]:
         # Started at the first next(): an iterator that nobody starts must not run beside the others.
         generation.start()
@@ -477,3 +486,10 @@ class LLM:
             yield generation.finished
         finally:
             generation.cancel()
+
+
+def _free_beside(model: Qwen3, available: int) -> int:
+    """Memory that is left beside a loaded model, of what was `available` before: mapped weights count as free after."""
+    if model.device.type == "cpu":
+        return available - sum(stored_bytes(model).values())
+    return torch.cuda.mem_get_info(model.device)[0]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,6 +146,8 @@ class Usage:
     reasoning_tokens: int
     prefill_seconds: float
     decode_seconds: float
+    cached_tokens: int = 0
+    """Of the prompt, those that were not computed because they were in the cache."""
 
 
 @dataclass(frozen=True)
@@ -168,16 +170,17 @@ class Request:
     """The longest that prompt and generation together may get, in tokens."""
     guide: Guide | None = None
     priority: int = 0
+    """The lower, the earlier it is served; among equals who came first."""
     cache_salt: str = ""
+    """Prefixes are shared among requests with the same one only."""
 
     generated_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
-
-    cache: Any = None
-    """The data plane's handle on this request's keys and values."""
+    cached_tokens: int = 0
+    """Of the prompt, how many were not computed because another request had."""
 
     def __post_init__(self) -> None:
         if self.guide is not None:
@@ -198,6 +201,14 @@ class Request:
     @property
     def num_tokens(self) -> int:
         return len(self.prompt_ids) + len(self.generated_ids)
+
+    @property
+    def num_left(self) -> int:
+        """Tokens that may still be generated."""
+        limits = [self.max_length - self.num_tokens]
+        if self.params.max_tokens is not None:
+            limits.append(self.params.max_tokens - len(self.generated_ids))
+        return min(limits)
 
     def mask(self) -> np.ndarray | None:
         """Which tokens may be drawn next, see `grammar.Matcher.mask`; None for any."""

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qwen3.chat import StreamState, Structure
 from qwen3.chat.calls import CALL_END, call_header
-from qwen3.engine.guide import Rules
+from qwen3.engine.guide import FormatIds, Guide, Rules
 from qwen3.engine.request import RequestError
+from qwen3.engine.thinking import ThinkingPolicy
 from qwen3.grammar import Constraint, Grammar, GrammarError, Grammars, json_rule, lark_string
+from qwen3.tokenizer import Tokenizer
+
+# Qwen3 Technical Report, section 4.3, as the official documentation's code has it.
+BUDGET_SENTENCE = (
+    "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly "
+    "now.\n</think>\n\n"
+)
 
 
 @dataclass(frozen=True)
@@ -49,34 +58,77 @@ def offered_tools(tools: Sequence[Mapping[str, Any]] | None, tool_choice: str) -
     return chosen
 
 
-def rules_of(
-    grammars: Grammars,
-    tools: Sequence[OfferedTool],
-    tool_choice: str = "none",
-    parallel: bool = True,
-    constraint: Constraint | None = None,
-    written: str = "",
-) -> Rules:
-    """Compile the rules of an answer, of which `written` is already there. Raises GrammarError.
+class Guides:
+    """Makes the guides of one model's answers."""
 
-    A tool chosen by name is called once. Where the answer's text is constrained so is every call, from its tag on:
-    a call that is none would be text.
-    """
-    if tool_choice not in ("none", "auto"):
-        # What the answer's text must be does not matter: it has none.
-        return Rules(calls=_calls(grammars, tools, all_strict=True), parallel=parallel and tool_choice == "required")
-    if constraint is None:
-        return Rules(arguments={tool.name: _arguments(grammars, tool, tool.is_strict) for tool in tools})
-    return Rules(
-        content=grammars.compile(constraint),
-        calls=_calls(grammars, tools, all_strict=False) if tools and not written else None,
-        parallel=parallel,
-        written=written,
-    )
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Collection[int]) -> None:
+        """`vocab_size` is the number of logits; `end_ids` end an answer."""
+        self._tokenizer = tokenizer
+        self._grammars = Grammars(tokenizer, vocab_size, end_ids)
+        (newline,) = tokenizer.encode("\n")
+        self._ids = FormatIds(
+            think=tokenizer.id("<think>"),
+            end_think=tokenizer.id("</think>"),
+            call=tokenizer.id("<tool_call>"),
+            end_call=tokenizer.id("</tool_call>"),
+            newline=newline,
+            after_think=tuple(tokenizer.encode("\n\n")),
+            closing=tuple(tokenizer.encode(BUDGET_SENTENCE)),
+        )
+
+    def chat(
+        self,
+        state: StreamState,
+        room: int,
+        policy: ThinkingPolicy,
+        tools: Sequence[OfferedTool],
+        tool_choice: str,
+        *,
+        parallel: bool,
+        constraint: Constraint | None,
+        written: str,
+        may_think: bool,
+    ) -> Guide:
+        """The guide of an answer of at most `room` tokens that begins in `state`, with `written` already there.
+
+        `may_think` is false for models that have no think block. A tool chosen by name is called once. Where the
+        answer's text is constrained so is every call, from its tag on: a call that is none would be text.
+        Raises GrammarError.
+        """
+        rules = self._rules(tools, tool_choice, parallel, constraint, written)
+        structure = Structure(self._tokenizer, state, {tool.name for tool in tools})
+        return Guide(structure, self._ids, self._grammars, room, policy=policy, rules=rules, may_think=may_think)
+
+    def completion(self, room: int, constraint: Constraint) -> Guide:
+        """The guide of a plain completion. Raises GrammarError."""
+        structure = Structure(self._tokenizer, StreamState.RAW)
+        return Guide(structure, self._ids, self._grammars, room, rules=Rules(self._grammars.compile(constraint)))
+
+    def _rules(
+        self,
+        tools: Sequence[OfferedTool],
+        tool_choice: str,
+        parallel: bool,
+        constraint: Constraint | None,
+        written: str,
+    ) -> Rules:
+        if tool_choice not in ("none", "auto"):
+            # What the answer's text must be does not matter: it has none.
+            return Rules(
+                calls=_calls(self._grammars, tools, all_strict=True), parallel=parallel and tool_choice == "required"
+            )
+        if constraint is None:
+            return Rules(arguments={tool.name: _arguments(self._grammars, tool, tool.is_strict) for tool in tools})
+        return Rules(
+            content=self._grammars.compile(constraint),
+            calls=_calls(self._grammars, tools, all_strict=False) if tools and not written else None,
+            parallel=parallel,
+            written=written,
+        )
 
 
 def _offered(tool: Mapping[str, Any], where: str) -> OfferedTool:
-    function = tool.get("function", tool)
+    function = tool.get("function", tool) if isinstance(tool, Mapping) else tool
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise RequestError(f"{where} is not a function with a name")
     parameters = function.get("parameters")
