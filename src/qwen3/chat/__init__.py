@@ -8,12 +8,11 @@ from qwen3.chat.stream import (
     Message,
     Reasoning,
     StreamParser,
-    StreamState,
     ToolCall,
     ToolCallDelta,
     fold,
-    start_state,
 )
+from qwen3.chat.structure import StreamState, Structure, start_state
 from qwen3.chat.template import ChatError, ChatFormat, Rendered, Span, render
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ __all__ = [
     "Span",
     "StreamParser",
     "StreamState",
+    "Structure",
     "ToolCall",
     "ToolCallDelta",
     "fold",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qwen3.chat import Content, Event, Reasoning, ToolCall, fold
+from qwen3.chat import Content, Event, Reasoning, ToolCall, ToolCallDelta, fold
 from qwen3.engine.generation import Generation
 from qwen3.engine.llm import LLM
 from qwen3.engine.request import Finished, Usage
@@ -54,6 +54,12 @@ class ChatWire:
             case ToolCall():
                 function = {"name": event.name, "arguments": event.arguments}
                 call = {"index": event.index, "id": event.id, "type": "function", "function": function}
+                return [self._chunk({"tool_calls": [call]})]
+            case ToolCallDelta(index, "", _, arguments):
+                return [self._chunk({"tool_calls": [{"index": index, "function": {"arguments": arguments}}]})]
+            case ToolCallDelta(index, id, name, arguments):
+                function = {"name": name, "arguments": arguments}
+                call = {"index": index, "id": id, "type": "function", "function": function}
                 return [self._chunk({"tool_calls": [call]})]
             case Finished():
                 last = [self._chunk({}, str(event.reason))]

@@ -2,7 +2,8 @@
 
 The event loop hands over generations through a queue and gets their events back with `call_soon_threadsafe`: the engine
 never waits for a socket, and the loop never touches a tensor. A request that joins between two steps shares the next
-one with those that run. It does not know HTTP.
+one with those that run. While nobody waits, the engine computes ahead (`LLM.idle_step`), a little at a time. It
+does not know HTTP.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 
 from qwen3.chat import Event
@@ -19,6 +21,8 @@ from qwen3.engine.llm import LLM
 from qwen3.engine.request import Finished
 
 _log = logging.getLogger(__name__)
+
+_BACKLOG_SECONDS = 0.05  # how old the estimate may be
 
 
 class Unavailable(RuntimeError):  # noqa: N818 - a state of the server, not a fault
@@ -64,9 +68,13 @@ class Stream:
 class Worker:
     """Runs `llm` in a thread of its own. All methods are for the thread of the event loop."""
 
-    def __init__(self, llm: LLM, max_requests: int) -> None:
-        """`max_requests` may run and wait at a time; more are refused."""
-        self._llm, self._max_requests = llm, max_requests
+    def __init__(self, llm: LLM, max_requests: int, max_wait: float | None = None) -> None:
+        """`max_requests` may run and wait at a time; more are refused, and so are those that would wait for more than
+        about `max_wait` seconds for their first token."""
+        self._llm, self._max_requests, self._max_wait = llm, max_requests, max_wait
+        self._backlog, self._backlog_at = 0.0, 0.0
+        self.last_step_at = time.monotonic()
+        """When the engine thread was last seen to move, by `time.monotonic`; a step in progress does not move it."""
         self._open: set[Stream] = set()
         self._inbox: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
         self._is_closing = False
@@ -82,6 +90,11 @@ class Worker:
         """Requests that run or wait."""
         return len(self._open)
 
+    @property
+    def is_stepping(self) -> bool:
+        """Whether the engine thread has something to do, so that `last_step_at` should move."""
+        return bool(self._open)
+
     async def start(self, prepare: Callable[[], Generation]) -> Stream:
         """Start what `prepare` makes, which is called in another thread, as it renders and tokenizes the prompt.
 
@@ -91,6 +104,8 @@ class Worker:
             raise Unavailable("the server is shutting down")
         if len(self._open) >= self._max_requests:
             raise Unavailable(f"{self._max_requests} requests are running or waiting, which is the limit")
+        if self._max_wait is not None and self._backlog > self._max_wait:
+            raise Unavailable(f"a request would wait for about {self._backlog:.0f} seconds, and the limit is less")
         stream = Stream(self._open.discard)
         self._open.add(stream)
         try:
@@ -121,21 +136,40 @@ class Worker:
         self._fail(running, "the server is shutting down")
 
     def _admit(self, running: list[Stream]) -> bool:
-        """Start what has arrived, waiting for something if nothing runs; False when it is time to end."""
+        """Start what has arrived, waiting for something if there is nothing to do; False when it is time to end."""
         while True:
+            is_idle = not running
+            if is_idle:
+                self._backlog = 0.0
             try:
-                stream = self._inbox.get(block=not running)
+                stream = self._inbox.get(block=is_idle and not self._llm.has_idle_work)
             except queue.Empty:
-                return True
+                if not is_idle:
+                    return True
+                self._work_ahead()
+                continue
+            self.last_step_at = time.monotonic()
             if stream is None:
                 return False
-            stream.generation.start()
-            running.append(stream)
+            try:
+                stream.generation.start()
+            except ValueError as error:
+                stream.post(EngineFailure(str(error)))
+            else:
+                running.append(stream)
+
+    def _work_ahead(self) -> None:
+        try:
+            self._llm.idle_step()
+        # Nobody asked for it: it may fail, and costs the next turn some time.
+        except Exception:
+            _log.exception("a step of computing ahead failed")
 
     def _step(self, running: list[Stream]) -> list[Stream]:
         """One step of all; those that go on."""
         try:
             self._llm.step()
+            self._note_step()
             for stream in running:
                 events: list[Event | Finished] = [*stream.generation.poll()]
                 if stream.generation.is_done:
@@ -148,6 +182,11 @@ class Worker:
             self._fail(running, "the engine failed while it computed this request; the server's log has the cause")
             return []
         return [stream for stream in running if not stream.generation.is_done]
+
+    def _note_step(self) -> None:
+        self.last_step_at = time.monotonic()
+        if self.last_step_at - self._backlog_at > _BACKLOG_SECONDS:
+            self._backlog, self._backlog_at = self._llm.backlog_seconds, self.last_step_at
 
     def _fail(self, running: list[Stream], message: str) -> None:
         for stream in running:
