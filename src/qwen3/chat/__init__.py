@@ -15,6 +15,7 @@ from qwen3.chat.stream import (
     start_state,
 )
 from qwen3.chat.template import ChatError, ChatFormat, Rendered, Span, render
+from qwen3.chat.token_texts import TokenText, TokenTexts
 
 if TYPE_CHECKING:
     from qwen3.chat.foreign import ForeignTemplate, format_of, load_format
@@ -31,6 +32,8 @@ __all__ = [
     "Span",
     "StreamParser",
     "StreamState",
+    "TokenText",
+    "TokenTexts",
     "ToolCall",
     "ToolCallDelta",
     "fold",

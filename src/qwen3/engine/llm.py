@@ -46,6 +46,7 @@ from qwen3.engine.request import (
     TokenLogprob,
     Usage,
 )
+from qwen3.engine.scoring import ScoredPrompt
 from qwen3.engine.thinking import ThinkingBudget
 from qwen3.grammar import Constraint
 from qwen3.model.transforms import storage_of
@@ -353,6 +354,14 @@ class LLM:
         request = self._request(prompt_ids, params, None)
         request.priority, request.cache_salt = priority, cache_salt
         return Generation(self._engine, request, parser)
+
+    def prepare_scoring(
+        self, prompt: str | Sequence[int], num_top: int, then: Generation | None = None
+    ) -> ScoredPrompt:
+        """Log-probabilities of a prompt's tokens, with `num_top` alternatives each, and then its continuation."""
+        prompt_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        self._check_prompt(prompt_ids)
+        return ScoredPrompt(self._engine, self.model, prompt_ids, num_top, then)
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """Next-token logits of every position: float32 [T, V]."""

@@ -143,6 +143,8 @@ class Usage:
     reasoning_tokens: int
     prefill_seconds: float
     decode_seconds: float
+    cached_tokens: int = 0
+    """Of the prompt, those whose keys and values were in the cache."""
 
 
 @dataclass(frozen=True)
