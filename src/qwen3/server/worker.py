@@ -14,11 +14,13 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from qwen3.engine.llm import LLM
 from qwen3.engine.request import Finished
 from qwen3.server import limits
+
+if TYPE_CHECKING:
+    from qwen3.engine.llm import LLM
 
 _log = logging.getLogger(__name__)
 
