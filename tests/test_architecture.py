@@ -36,6 +36,8 @@ LIGHT = {
     "qwen3.server.chat_schema": {"pydantic"},
     "qwen3.server.completions_schema": {"pydantic"},
     "qwen3.server.limits": set(),
+    "qwen3.server.messages_schema": {"pydantic"},
+    "qwen3.server.responses_schema": {"pydantic"},
     "qwen3.server.schemas": {"pydantic"},
     "qwen3.train.bbpe": {"tokenizers"},
     "qwen3.train.curriculum": set(),
