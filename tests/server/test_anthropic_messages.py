@@ -5,9 +5,8 @@ import json
 from types import SimpleNamespace
 
 import anthropic
-import httpx
 import pytest
-from serving import serving
+from serving import HTTP, serving
 
 from qwen3.chat import Content, Reasoning, ToolCall, ToolCallDelta
 from qwen3.engine.request import Finished, FinishReason, Usage
@@ -357,11 +356,11 @@ def test_errors_have_anthropics_form_also_those_from_before_the_body_is_read(scr
     url, is_json = f"{scripted_url}/v1/messages", {"content-type": "application/json"}
     too_large = '"' + "x" * (16 << 20) + '"'
     for response, status, kind in (
-        (httpx.get(url), 405, "invalid_request_error"),
-        (httpx.post(url, content="{}", headers={"content-type": "text/plain"}), 415, "invalid_request_error"),
-        (httpx.post(url, content=too_large, headers=is_json), 413, "request_too_large"),
-        (httpx.post(f"{url}/nothing", json={}), 404, "not_found_error"),
-        (httpx.post(f"{url}/count_tokens", json={}), 400, "invalid_request_error"),
+        (HTTP.get(url), 405, "invalid_request_error"),
+        (HTTP.post(url, content="{}", headers={"content-type": "text/plain"}), 415, "invalid_request_error"),
+        (HTTP.post(url, content=too_large, headers=is_json), 413, "request_too_large"),
+        (HTTP.post(f"{url}/nothing", json={}), 404, "not_found_error"),
+        (HTTP.post(f"{url}/count_tokens", json={}), 400, "invalid_request_error"),
     ):
         body = response.json()
         assert (response.status_code, body["type"], body["error"]["type"]) == (status, "error", kind)

@@ -2,10 +2,9 @@
 
 import json
 
-import httpx
 import openai
 import pytest
-from serving import client_of
+from serving import HTTP, client_of
 
 from qwen3 import SamplingParams
 from qwen3.chat import Content, Reasoning, ToolCall, ToolCallDelta
@@ -265,7 +264,7 @@ def test_the_clients_stream_ends_with_the_unstreamed_answer(client, options):
 
 def test_a_stream_ends_without_openais_chat_sentinel(scripted_url):
     body = {"input": "hello", "stream": True}
-    lines = httpx.post(f"{scripted_url}/v1/responses", json=body).text.strip().split("\n")
+    lines = HTTP.post(f"{scripted_url}/v1/responses", json=body).text.strip().split("\n")
     assert lines[-2] == "event: response.completed"
 
 

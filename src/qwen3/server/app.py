@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from qwen3.engine.llm import LLM
 from qwen3.server import documents
 from qwen3.server.anthropic_messages import messages_router
 from qwen3.server.errors import add_error_handlers
-from qwen3.server.guard import OPEN_PATHS, Guard
+from qwen3.server.guard import Guard
 from qwen3.server.openai_chat import chat_router
 from qwen3.server.openai_completions import completions_router
 from qwen3.server.openai_responses import responses_router
@@ -56,6 +57,7 @@ def application(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.loop = asyncio.get_running_loop()
         yield
         await service.close()
 
@@ -64,7 +66,7 @@ def application(
     add_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router(service))
-    documents.complete(app, has_keys=bool(api_keys), open_paths=sorted(OPEN_PATHS))
+    documents.complete(app, has_keys=bool(api_keys))
 
     def count(method: str, status: int) -> None:
         service.metrics.answers.labels(method if method in ("GET", "POST") else "other", status).inc()

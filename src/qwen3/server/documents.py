@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from qwen3.server import answers
 from qwen3.server.block_answers import AnthropicError
+from qwen3.server.guard import is_open
 
 _FAULTS = {
     400: "A fault of the body, named; the context is exceeded.",
@@ -62,7 +63,7 @@ def documented(
     router.add_api_route(path, endpoint, methods=[method], response_model=None, responses={200: ok} | faults)
 
 
-def complete(app: FastAPI, *, has_keys: bool, open_paths: Sequence[str]) -> None:
+def complete(app: FastAPI, *, has_keys: bool) -> None:
     """Add examples and keys to the application's document."""
     make = app.openapi
 
@@ -78,8 +79,8 @@ def complete(app: FastAPI, *, has_keys: bool, open_paths: Sequence[str]) -> None
                     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
                 }
                 schema["security"] = [{name: []} for name in schemes]
-                for path in open_paths:
-                    for operation in schema["paths"].get(path, {}).values():
+                for path, operations in schema["paths"].items():
+                    for operation in operations.values() if is_open(path) else ():
                         operation["security"] = []
         return app.openapi_schema
 

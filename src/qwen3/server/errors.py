@@ -29,8 +29,10 @@ _ANTHROPIC_TYPES = {
 }
 
 
-class ApiError(Exception):
-    """An answer that is an error. `param` is the field at fault, `code` a word that programs look for."""
+class ApiError(HTTPException):
+    """An answer that is an error. `param` is the field at fault, `code` a word that programs look for.
+
+    An HTTPException, because only those pass FastAPI where it reads a body."""
 
     def __init__(
         self,
@@ -41,9 +43,8 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(status, message, dict(headers or {}))
         self.status, self.message, self.param, self.code = status, message, param, code
-        self.headers = dict(headers or {})
         if status in (429, 503):
             self.headers.setdefault("Retry-After", "1")
         if status == 401:

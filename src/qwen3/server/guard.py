@@ -23,8 +23,12 @@ from qwen3.server.errors import ApiError, error_response
 
 _log = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/health"})
 _REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{limits.REQUEST_ID_CHARS}}}")
+
+
+def is_open(path: str) -> bool:
+    """Whether this path needs no key."""
+    return path == "/health"
 
 
 class Guard:
@@ -80,7 +84,7 @@ class Guard:
     def _check(self, scope: Scope, headers: Headers) -> None:
         if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
             raise ApiError(403, f"this server answers to the host names {', '.join(sorted(self._hosts))} only")
-        if self._keys and scope["path"] not in OPEN_PATHS and not self._has_key(headers):
+        if self._keys and not is_open(scope["path"]) and not self._has_key(headers):
             raise ApiError(401, "no valid key: send 'Authorization: Bearer KEY'", code="invalid_api_key")
         if scope["method"] == "POST":
             if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":

@@ -58,6 +58,8 @@ class Service:
         self.created = int(time.time())
         self.metrics = Metrics()
         self.is_draining = False
+        self.loop: asyncio.AbstractEventLoop
+        """Set when the application starts."""
         self._llm: LLM | None = None
         self._worker: Worker | None = None
         self._running: dict[str, Stream] = {}
