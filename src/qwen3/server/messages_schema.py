@@ -59,30 +59,36 @@ class ToolResultBlock(Strict):
     is_error: bool | None = None
 
 
-ContentBlock = Annotated[
-    TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock | ToolResultBlock, Field(discriminator="type")
+UserBlock = Annotated[TextBlock | ToolResultBlock, Field(discriminator="type")]
+AssistantBlock = Annotated[
+    TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock, Field(discriminator="type")
 ]
 
 
-class Message(Strict):
-    role: Literal["user", "assistant", "system"]
+class UserMessage(Strict):
+    role: Literal["user"]
     content: Annotated[
-        list[ContentBlock],
+        list[UserBlock],
         Field(max_length=limits.CONTENT_PARTS),
-        BeforeValidator(_text_block, json_schema_input_type=str | list[ContentBlock]),
+        BeforeValidator(_text_block, json_schema_input_type=str | list[UserBlock]),
     ]
 
-    @model_validator(mode="after")
-    def _blocks_belong_to_the_role(self) -> Self:
-        theirs = {
-            "user": {"text", "tool_result"},
-            "assistant": {"text", "thinking", "redacted_thinking", "tool_use"},
-            "system": {"text"},
-        }[self.role]
-        for i, block in enumerate(self.content):
-            if block.type not in theirs:
-                raise ValueError(f"content.{i}: a message of the {self.role} has no blocks of type {block.type!r}")
-        return self
+
+class AssistantMessage(Strict):
+    role: Literal["assistant"]
+    content: Annotated[
+        list[AssistantBlock],
+        Field(max_length=limits.CONTENT_PARTS),
+        BeforeValidator(_text_block, json_schema_input_type=str | list[AssistantBlock]),
+    ]
+
+
+class SystemMessage(Strict):
+    role: Literal["system"]
+    content: Texts
+
+
+Message = Annotated[UserMessage | AssistantMessage | SystemMessage, Field(discriminator="role")]
 
 
 class Tool(Strict):
@@ -93,30 +99,32 @@ class Tool(Strict):
     strict: bool | None = None
 
 
-class ToolChoice(Strict):
-    type: Literal["auto", "any", "tool", "none"]
-    name: str | None = Field(None, description="Of the tool that must be called, with type tool.")
+class ToolMode(Strict):
+    type: Literal["auto", "any", "none"]
     disable_parallel_tool_use: bool | None = None
 
-    @model_validator(mode="after")
-    def _a_tool_has_a_name(self) -> Self:
-        if (self.type == "tool") != (self.name is not None):
-            raise ValueError("name is for type tool, which needs it")
-        return self
+
+class NamedTool(Strict):
+    type: Literal["tool"]
+    name: str
+    disable_parallel_tool_use: bool | None = None
+
+
+_Display = Annotated[
+    Literal["summarized", "omitted"] | None,
+    Field(description="omitted leaves the thinking out of the answer; there are no summaries."),
+]
+
+
+class BudgetedThinking(Strict):
+    type: Literal["enabled"]
+    budget_tokens: Tokens = Field(description="Reasoning tokens after which the model must answer.")
+    display: _Display = None
 
 
 class Thinking(Strict):
-    type: Literal["enabled", "adaptive", "disabled"]
-    budget_tokens: Tokens | None = Field(None, description="Reasoning tokens after which the model must answer.")
-    display: Literal["summarized", "omitted"] | None = Field(
-        None, description="omitted leaves the thinking out of the answer; there are no summaries."
-    )
-
-    @model_validator(mode="after")
-    def _a_budget_is_for_thinking(self) -> Self:
-        if (self.type == "enabled") != (self.budget_tokens is not None):
-            raise ValueError("budget_tokens is for type enabled, which needs it")
-        return self
+    type: Literal["adaptive", "disabled"]
+    display: _Display = None
 
 
 class JsonSchemaFormat(Strict):
@@ -135,8 +143,10 @@ class PromptRequest(Strict):
     messages: Annotated[list[Message], Field(min_length=1, max_length=limits.MESSAGES)]
     system: Texts | None = None
     tools: Annotated[list[Tool], Field(max_length=limits.TOOLS)] | None = None
-    tool_choice: ToolChoice | None = None
-    thinking: Thinking | None = Field(None, description="The model is_thinking if it is asked to.")
+    tool_choice: Annotated[ToolMode | NamedTool, Field(discriminator="type")] | None = None
+    thinking: Annotated[BudgetedThinking | Thinking, Field(discriminator="type")] | None = Field(
+        None, description="The model thinks only if it is asked to."
+    )
 
     container: refused("there are no containers here") = None
     mcp_servers: refused("this server calls no others: offer their tools as tools") = None
@@ -160,10 +170,13 @@ class PromptRequest(Strict):
     @property
     def tool_name(self) -> str:
         """none, auto, required, or the tool's name."""
-        choice = self.tool_choice
-        if choice is None:
-            return "auto"
-        return choice.name or {"any": "required"}.get(choice.type, choice.type)
+        match self.tool_choice:
+            case None:
+                return "auto"
+            case NamedTool(name=name):
+                return name
+            case ToolMode(type=mode):
+                return "required" if mode == "any" else mode
 
     @property
     def is_continued(self) -> bool:
@@ -195,7 +208,7 @@ class MessagesRequest(PromptRequest):
 
     @property
     def budget(self) -> int | None:
-        return None if self.thinking is None else self.thinking.budget_tokens
+        return self.thinking.budget_tokens if isinstance(self.thinking, BudgetedThinking) else None
 
     def sampling(self) -> dict[str, Any]:
         """Fields of `SamplingParams` that the request gives; the others keep the model's defaults."""

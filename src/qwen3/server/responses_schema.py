@@ -181,7 +181,7 @@ class ResponsesRequest(Strict):
 
     # Not OpenAI's.
     top_k: Annotated[int, Field(ge=-1, le=limits.TOKENS)] | None = Field(None, description="0 or -1 for all tokens.")
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
         None, description="The same seed gives the same tokens."
     )
     thinking_budget: Tokens | None = Field(None, description="Reasoning tokens after which the model must answer.")
