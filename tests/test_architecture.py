@@ -43,6 +43,8 @@ LIGHT = {
     "qwen3.server.chat_schema": {"pydantic"},
     "qwen3.server.completions_schema": {"pydantic"},
     "qwen3.server.limits": set(),
+    "qwen3.server.messages_schema": {"pydantic"},
+    "qwen3.server.responses_schema": {"pydantic"},
     "qwen3.server.schemas": {"pydantic"},
     "qwen3.agent": {"pydantic", "typing_extensions", "mcp", "httpx2"},
     "qwen3.train.bbpe": {"tokenizers"},

@@ -149,7 +149,7 @@ class Generation:
     @property
     def finished(self) -> Finished:
         """The stream's last event, once `is_done`."""
-        return Finished(self.finish_reason, self.usage)
+        return Finished(self.finish_reason, self.usage, self.parser.stopped)
 
 
 def _logprobs(tokens: list[TokenText]) -> list[Logprobs]:

@@ -156,6 +156,8 @@ class Finished:
 
     reason: FinishReason
     usage: Usage
+    stop_string: str | None = None
+    """The one of `SamplingParams.stop` that ended the answer."""
 
 
 @dataclass(eq=False)

@@ -72,7 +72,7 @@ class Guard:
                 self._check(scope, headers)
                 body = await _read(receive) if scope["method"] == "POST" else None
             except ApiError as error:
-                await error_response(scope["path"], error)(scope, receive, send_with_id)
+                await error_response(scope, error)(scope, receive, send_with_id)
                 return
             await self._app(scope, receive if body is None else _replay(body, receive), send_with_id)
         finally:
