@@ -56,7 +56,9 @@ MAY_IMPORT = {
     "qwen3.engine.llm": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,
     "qwen3.train": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,
     "qwen3.server": {"qwen3", "qwen3.chat", "qwen3.strict_json"}
-    | {"qwen3.engine.llm", "qwen3.engine.generation", "qwen3.engine.request"},
+    | {"qwen3.engine.llm", "qwen3.engine.generation", "qwen3.engine.request"}
+    | {"qwen3.memory", "qwen3.quant.formats"}
+    | CONFIG,
     "qwen3.cli": {"qwen3", "qwen3.memory", "qwen3.hardware", "qwen3.weight_choice", "qwen3.checkpoint"}
     | {"qwen3.engine", "qwen3.ops", "qwen3.train", "qwen3.server", "qwen3.model.random"}
     | CONFIG

@@ -30,6 +30,7 @@ from qwen3.server.errors import ApiError, invalid_body
 from qwen3.server.guard import Guard
 from qwen3.server.openai_chat import ChatWire
 from qwen3.server.openai_completions import CompletionWire
+from qwen3.server.pages import page_router
 from qwen3.server.schemas import ChatRequest, CompletionRequest
 from qwen3.server.worker import EngineFailure, Stream, Unavailable, Worker
 from qwen3.strict_json import parse_object
@@ -122,6 +123,7 @@ def make_app(
             raise Unavailable("the engine is not running")
         return {"status": "ok", "requests": worker.num_open}
 
+    app.include_router(page_router(llm, name))
     return Guard(app, api_key=api_key, hosts=hosts)
 
 
