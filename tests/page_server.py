@@ -12,7 +12,9 @@ import uvicorn
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from qwen3.server.calculator import calculator_router
 from qwen3.server.pages import page_router
+from qwen3.server.service import Service, Settings
 
 RICH = r"""## Binary search
 
@@ -58,9 +60,11 @@ ATTACKS = r"""<script>window.hit = 1</script>
 <svg onload="window.hit = 3"><a xlink:href="javascript:window.hit=4">x</a></svg>
 <iframe srcdoc="<script>parent.hit = 5</script>"></iframe>
 
-[one](javascript:window.hit=6) [two](data:text/html,<script>hit=7</script>) [three](vbscript:hit) [four](JaVaScRiPt:hit=8)
+[one](javascript:window.hit=6) [two](data:text/html,<script>hit=7</script>)
+[three](vbscript:hit) [four](JaVaScRiPt:hit=8)
 [five](&#106;avascript:hit=9) [six](java&#10;script:hit=10) <javascript:hit=11> ![seven](javascript:hit=12)
-![eight](http://127.0.0.1:9/pixel.png) ![nine](x "onerror=window.hit=13") [ten](https://example.org" onclick="window.hit=14)
+![eight](http://127.0.0.1:9/pixel.png)
+![nine](x "onerror=window.hit=13") [ten](https://example.org" onclick="window.hit=14)
 
 [ref]: javascript:window.hit=15
 
@@ -118,9 +122,18 @@ class Script:
         identity = f"chatcmpl-{len(self.requests)}"
         counts = {"reasoning": 0, "answer": 0}
 
+        def usage() -> dict[str, Any]:
+            return {
+                "prompt_tokens": 100,
+                "completion_tokens": sum(counts.values()),
+                "prompt_tokens_details": {"cached_tokens": 80},
+                "completion_tokens_details": {"reasoning_tokens": counts["reasoning"]},
+            }
+
         def line(delta: dict[str, Any], reason: str | None = None) -> str:
             choice = {"index": 0, "delta": delta, "finish_reason": reason}
-            return f"data: {json.dumps({'id': identity, 'choices': [choice]})}\n\n"
+            chunk = {"id": identity, "choices": [choice], "usage": usage()}
+            return f"data: {json.dumps(chunk)}\n\n"
 
         try:
             yield ": keep-alive\n\n"
@@ -153,13 +166,7 @@ class Script:
             if "cut short" in text:
                 reason = "length"
             yield line({}, reason)
-            usage = {
-                "prompt_tokens": 100,
-                "completion_tokens": counts["reasoning"] + counts["answer"],
-                "prompt_tokens_details": {"cached_tokens": 80},
-                "completion_tokens_details": {"reasoning_tokens": counts["reasoning"]},
-            }
-            yield f"data: {json.dumps({'id': identity, 'choices': [], 'usage': usage})}\n\ndata: [DONE]\n\n"
+            yield f"data: {json.dumps({'id': identity, 'choices': [], 'usage': usage()})}\n\ndata: [DONE]\n\n"
         finally:
             self.running -= 1
 
@@ -186,13 +193,16 @@ class Script:
 def page_server(llm, script: Script):
     """The base URL of the scripted server, in a thread."""
     app = FastAPI()
-    app.include_router(page_router(llm, "builtin"))
+    service = Service(Settings())
+    service.attach(llm)
+    app.include_router(page_router(service))
+    app.include_router(calculator_router(service))
 
     @app.middleware("http")
     async def guard(request: Request, call_next):
-        if script.key and request.url.path.startswith("/v1/"):
-            if request.headers.get("authorization") != f"Bearer {script.key}":
-                return script.error(401, "no valid key: send 'Authorization: Bearer KEY'", "invalid_api_key")
+        needs_key = script.key and request.url.path.startswith("/v1/")
+        if needs_key and request.headers.get("authorization") != f"Bearer {script.key}":
+            return script.error(401, "no valid key: send 'Authorization: Bearer KEY'", "invalid_api_key")
         return await call_next(request)
 
     @app.post("/v1/chat/completions")

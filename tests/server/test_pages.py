@@ -9,6 +9,7 @@ from importlib.resources import files
 
 import httpx
 import pytest
+from serving import serving
 
 WEB = files("qwen3.server") / "web"
 
@@ -130,6 +131,13 @@ def test_the_calculators_numbers_are_those_of_qwen3_memory(scripted_url, model, 
     assert report["machines"]
 
 
+def test_the_calculators_choices_begin_with_the_served_model(scripted_url):
+    choices = get(scripted_url, "/v1/memory/choices").json()
+    assert choices["models"][:2] == ["builtin", "Qwen3-0.6B"]
+    assert {"bf16", "q4_k_m"} <= set(choices["weights"])
+    assert "int8" in choices["kv"]
+
+
 def test_without_a_name_the_calculator_takes_the_served_model(scripted, scripted_url):
     report = httpx.get(f"{scripted_url}/v1/memory?context=512").json()
     assert (report["model"], report["parameters"]) == ("builtin", scripted.config.num_parameters)
@@ -145,7 +153,7 @@ def test_without_a_name_the_calculator_takes_the_served_model(scripted, scripted
         ("context=9" + "9" * 400, 400, "context"),
         ("&".join(["context=1"] * 65), 400, "context"),
         ("context=1&batch=0", 400, "batch"),
-        ("context=1&batch=4097", 400, "batch"),
+        ("context=1&batch=513", 400, "batch"),
         ("context=1&device=tpu", 400, "device"),
         ("context=1&weights=q2", 400, None),
         ("context=1&kv=q2", 400, None),
@@ -155,3 +163,24 @@ def test_without_a_name_the_calculator_takes_the_served_model(scripted, scripted
 def test_a_faulty_question_to_the_calculator_is_refused(scripted_url, query, status, param):
     response = httpx.get(f"{scripted_url}/v1/memory?{query}")
     assert (response.status_code, response.json()["error"]["param"]) == (status, param)
+
+
+def test_a_browser_gives_the_key_as_a_password_and_only_our_own_page_may_spend_it(scripted):
+    key = httpx.BasicAuth("anyone", "secret")
+    own, other = {"sec-fetch-site": "same-origin"}, {"sec-fetch-site": "cross-site"}
+    with serving(scripted, api_keys=["other", "secret"]) as url:
+        for path in ("/", "/web/main.js", "/web/setup.json", "/web/nothing"):
+            refusal = httpx.get(url + path)
+            assert refusal.status_code == 401
+            assert refusal.headers["www-authenticate"].startswith("Basic realm=")
+            assert httpx.get(url + path, auth=("anyone", "wrong")).status_code == 401
+            assert httpx.get(url + path, auth=key).status_code == (404 if path.endswith("nothing") else 200)
+            assert httpx.get(url + path, headers={"authorization": "Bearer secret"}).status_code != 401
+        for path in ("/v1/models", "/v1/memory/choices", "//", "/web", "/webs"):
+            refusal = httpx.get(url + path, auth=key)
+            assert (refusal.status_code, refusal.headers["www-authenticate"]) == (401, "Bearer")
+            assert httpx.get(url + path, auth=key, headers=other).status_code == 401
+            assert httpx.get(url + path, auth=key, headers=own).status_code != 401
+            assert httpx.get(url + path, auth=("", "wrong"), headers=own).status_code == 401
+        for damaged in ("!", "c2VjcmV0", "OnNlY3JldA", "/////w=="):
+            assert httpx.get(url + "/", headers={"authorization": f"Basic {damaged}"}).status_code == 401

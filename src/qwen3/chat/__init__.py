@@ -10,10 +10,12 @@ from qwen3.chat.stream import (
     StreamParser,
     StreamState,
     ToolCall,
+    ToolCallDelta,
     fold,
     start_state,
 )
 from qwen3.chat.template import ChatError, ChatFormat, Rendered, Span, render
+from qwen3.chat.token_texts import TokenText, TokenTexts
 
 if TYPE_CHECKING:
     from qwen3.chat.foreign import ForeignTemplate, format_of, load_format
@@ -30,7 +32,10 @@ __all__ = [
     "Span",
     "StreamParser",
     "StreamState",
+    "TokenText",
+    "TokenTexts",
     "ToolCall",
+    "ToolCallDelta",
     "fold",
     "format_of",
     "load_format",

@@ -23,7 +23,7 @@ It does not know about requests, and when generation ends.
 import json
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -56,7 +56,18 @@ class ToolCall:
     arguments: str
 
 
-Event = Reasoning | Content | ToolCall
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a tool call whose arguments are valid by construction, as far as they have come. The first of a call
+    has `id` and `name` and perhaps no arguments yet; the later ones have the index and a fragment."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+Event = Reasoning | Content | ToolCall | ToolCallDelta
 
 
 class StreamState(Enum):
@@ -102,6 +113,10 @@ def fold(events: Iterable[Event]) -> Message:
                 content.append(text)
             case ToolCall():
                 calls.append(event)
+            case ToolCallDelta(id="", arguments=more):
+                calls[-1] = replace(calls[-1], arguments=calls[-1].arguments + more)
+            case ToolCallDelta(index, id, name, arguments):
+                calls.append(ToolCall(index, id, name, arguments))
     return Message("".join(reasoning), "".join(content), tuple(calls))
 
 

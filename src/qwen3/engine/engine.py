@@ -79,11 +79,16 @@ class Engine:
 
     def hidden(self, token_ids: Sequence[int]) -> Tensor:
         """Hidden states [T, D] of a text of its own, in passes as a request's prompt takes them."""
+        return torch.cat(list(self.hidden_chunks(token_ids)))
+
+    def hidden_chunks(self, token_ids: Sequence[int]) -> Iterator[Tensor]:
+        """`hidden`, pass by pass; others may run between them."""
         cache = KVCache(self.pool)
-        chunks = [token_ids[begin : begin + self._chunk] for begin in range(0, len(token_ids), self._chunk)]
         try:
-            with self._computing():
-                return torch.cat([self._forward([cache], [chunk]) for chunk in chunks])
+            for begin in range(0, len(token_ids), self._chunk):
+                with self._computing():
+                    hidden_nD = self._forward([cache], [token_ids[begin : begin + self._chunk]])
+                yield hidden_nD
         finally:
             cache.release()
 

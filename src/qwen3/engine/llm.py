@@ -46,7 +46,9 @@ from qwen3.engine.request import (
     TokenLogprob,
     Usage,
 )
+from qwen3.engine.scoring import ScoredPrompt
 from qwen3.engine.thinking import ThinkingBudget
+from qwen3.grammar import Constraint
 from qwen3.model.transforms import storage_of
 from qwen3.ops.paged import KV_FORMATS
 from qwen3.tokenizer import Tokenizer
@@ -235,15 +237,34 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         thinking_budget: int | None = None,
+        tool_choice: str = "auto",
+        parallel_tool_calls: bool = True,
+        constraint: Constraint | None = None,
+        continue_final_message: bool = False,
+        add_generation_prompt: bool = True,
+        answer_reserve: int | None = None,
+        priority: int = 0,
+        cache_salt: str = "",
     ) -> Generation:
         """The answer to a conversation, not yet started; arguments and errors are those of `chat`.
 
         For who steps the engine for many requests: see `step`. Unlike the rest it may be called from any thread.
         """
-        rendered = render(messages, tools, thinking, format=self.format)
+        if tool_choice == "none":
+            tools = None
+        elif tool_choice != "auto" or constraint is not None or not parallel_tool_calls or answer_reserve is not None:
+            raise RequestError("tool_choice, parallel_tool_calls, constraint and answer_reserve are not built yet")
+        rendered = self.render_chat(
+            messages,
+            tools,
+            thinking,
+            continue_final_message=continue_final_message,
+            add_generation_prompt=add_generation_prompt,
+        )
         params = params or self.defaults(thinking)
         prompt_ids = self.tokenizer.encode_spans(rendered.spans)
         request = self._request(prompt_ids, params, self._budget(thinking_budget, rendered))
+        request.priority, request.cache_salt = priority, cache_salt
         parser = StreamParser(
             self.tokenizer,
             rendered,
@@ -252,6 +273,26 @@ class LLM:
             call_id_prefix=f"call_{len(messages)}_",
         )
         return Generation(self._engine, request, parser)
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool = True,
+        *,
+        tool_choice: str = "auto",
+        continue_final_message: bool = False,
+        add_generation_prompt: bool = True,
+    ) -> Rendered:
+        """The prompt of `prepare_chat`: `text` has its text, and `tokenizer.encode_spans(spans)` its ids."""
+        return render(
+            messages,
+            None if tool_choice == "none" else tools,
+            thinking,
+            add_generation_prompt,
+            format=self.format,
+            continue_final_message=continue_final_message,
+        )
 
     # ---- Completion -------------------------------------------------------------------------------------------
 
@@ -297,12 +338,30 @@ class LLM:
         """Continue one raw text or token ids: Content events as they come, and last Finished."""
         return self._events(self.prepare_completion(prompt, params))
 
-    def prepare_completion(self, prompt: str | Sequence[int], params: SamplingParams | None = None) -> Generation:
+    def prepare_completion(
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        constraint: Constraint | None = None,
+        priority: int = 0,
+        cache_salt: str = "",
+    ) -> Generation:
         """The continuation of one raw text or token ids, not yet started: `stream` as `prepare_chat` is to `chat`."""
         params = params or self.defaults(thinking=False)
         prompt_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         parser = StreamParser(self.tokenizer, StreamState.RAW, stop=params.stop)
-        return Generation(self._engine, self._request(prompt_ids, params, None), parser)
+        request = self._request(prompt_ids, params, None)
+        request.priority, request.cache_salt = priority, cache_salt
+        return Generation(self._engine, request, parser)
+
+    def prepare_scoring(
+        self, prompt: str | Sequence[int], num_top: int, then: Generation | None = None
+    ) -> ScoredPrompt:
+        """Log-probabilities of a prompt's tokens, with `num_top` alternatives each, and then its continuation."""
+        prompt_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        self._check_prompt(prompt_ids)
+        return ScoredPrompt(self._engine, self.model, prompt_ids, num_top, then)
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """Next-token logits of every position: float32 [T, V]."""

@@ -143,6 +143,8 @@ class Usage:
     reasoning_tokens: int
     prefill_seconds: float
     decode_seconds: float
+    cached_tokens: int = 0
+    """Of the prompt, those whose keys and values were in the cache."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,8 @@ class Request:
     max_length: int
     """The longest that prompt and generation together may get, in tokens."""
     thinking: ThinkingBudget | None = None
+    priority: int = 0
+    cache_salt: str = ""
 
     generated_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -199,6 +203,11 @@ class Request:
         self._append(drawn)
         if self.thinking is not None and not self.is_finished:
             self._force(self.thinking.observe(drawn.token_id))
+
+    def end_thinking(self) -> None:
+        """Close the think block now, if it is open."""
+        if self.thinking is not None:
+            self._force(self.thinking.end())
 
     def _force(self, tokens: Sequence[int]) -> None:
         for token in tokens:

@@ -27,6 +27,10 @@ class ThinkingBudget:
         """What must be generated before anything is drawn: a budget of 0 in an already open block."""
         return self._close() if self._is_thinking and self._limit == 0 else []
 
+    def end(self) -> list[int]:
+        """Close the think block now, if it is open; the ids that must follow."""
+        return self._close() if self._is_thinking and not self._is_over else []
+
     def observe(self, token: int) -> list[int]:
         """Note a drawn token; return the ids that must follow it, mostly none."""
         if self._is_over:

@@ -35,6 +35,8 @@ const post = (path, body, signal) =>
 
 export const getSetup = async () => (await request('/web/setup.json')).json();
 
+export const getMemoryChoices = async () => (await request('/v1/memory/choices')).json();
+
 export async function getMemory(query, signal) {
   return (await request(`/v1/memory?${new URLSearchParams(query)}`, { signal })).json();
 }
@@ -43,7 +45,8 @@ export const endThinking = (id) => post(`/v1/chat/completions/${encodeURICompone
 
 /** The chunks of a streamed answer. Throws ApiError for a refusal, a failure on the way, and a stream without an end. */
 export async function* streamChat(body, signal) {
-  const response = await post('/v1/chat/completions', { ...body, stream: true, stream_options: { include_usage: true } }, signal);
+  const options = { stream: true, return_progress: true, stream_options: { include_usage: true, continuous_usage_stats: true } };
+  const response = await post('/v1/chat/completions', { ...body, ...options }, signal);
   for await (const data of events(response.body)) {
     if (data === '[DONE]') return;
     const chunk = JSON.parse(data);

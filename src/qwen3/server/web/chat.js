@@ -187,18 +187,14 @@ function addDelta(answer, delta = {}) {
   }
 }
 
-/**
- * Times and token counts of an answer. While it streams, a piece of text counts as a token, which is near enough; the
- * server's own counts come with the end.
- */
+/** Times of an answer, and the server's counts, which come with each chunk. */
 class Clock {
   #started = performance.now();
-  #thought = null;
+  #thought = null; // when the thinking began
+  #isThinking = false;
 
   constructor(stats) {
     this.stats = stats;
-    stats.isExact = 0;
-    stats.reasoningTokens = stats.tokens = 0;
   }
 
   tick(delta = {}) {
@@ -206,22 +202,15 @@ class Clock {
     const now = (performance.now() - this.#started) / 1000;
     const isThinking = Boolean(delta.reasoning_content ?? delta.reasoning);
     if (!isThinking && !delta.content && !delta.tool_calls) return;
-    stats.tokens++;
     stats.firstToken ??= now;
     stats.seconds = now;
-    if (isThinking) {
-      stats.reasoningTokens++;
-      this.#thought ??= stats.firstToken;
-      stats.thinkingSeconds = now - this.#thought;
-    } else if (this.#thought !== null && !stats.hasThought) {
-      stats.thinkingSeconds = now - this.#thought;
-      stats.hasThought = 1;
-    }
+    if (isThinking) this.#thought ??= now;
+    if (isThinking || this.#isThinking) stats.thinkingSeconds = now - this.#thought;
+    this.#isThinking = isThinking;
   }
 
   count(usage) {
     Object.assign(this.stats, {
-      isExact: 1,
       promptTokens: usage.prompt_tokens,
       cachedTokens: usage.prompt_tokens_details?.cached_tokens ?? 0,
       tokens: usage.completion_tokens,

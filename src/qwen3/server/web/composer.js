@@ -11,6 +11,7 @@ export class Composer {
   #chat;
   #field = find('message');
   #changed;
+  #isMeasuring = false;
 
   /** `changed` is called when a switch has changed the settings. */
   constructor(chat, changed) {
@@ -27,7 +28,7 @@ export class Composer {
       this.focus();
     });
     for (const name of ['changed', 'ended']) chat.addEventListener(name, () => this.show());
-    chat.addEventListener('grew', ({ detail }) => this.#meter(detail.answer.stats, true));
+    chat.addEventListener('grew', () => this.#meterSoon());
     this.show();
   }
 
@@ -88,12 +89,22 @@ export class Composer {
     this.#field.style.height = `${this.#field.scrollHeight}px`;
   }
 
+  /** Chunks come faster than anybody reads. */
+  #meterSoon() {
+    if (this.#isMeasuring) return;
+    this.#isMeasuring = true;
+    setTimeout(() => {
+      this.#isMeasuring = false;
+      if (this.#chat.run) this.#meter(this.#chat.run.answer.stats, true);
+    }, 200);
+  }
+
   #meter(stats, isRunning) {
     const speed = speedOf(stats);
     find('speed').textContent = speed ? `${speed.toFixed(1)} tokens/s${isRunning ? `, ${stats.tokens} tokens` : ''}` : '';
     const limit = this.#chat.setup?.model.max_context;
     const used = (stats.promptTokens ?? 0) + (stats.tokens ?? 0);
-    const isKnown = Boolean(limit && stats.isExact);
+    const isKnown = Boolean(limit && used);
     find('context-text').textContent = isKnown ? `${used.toLocaleString('en')} of ${limit.toLocaleString('en')} tokens` : '';
     const meter = find('context-meter');
     meter.hidden = !isKnown;

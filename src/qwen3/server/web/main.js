@@ -25,7 +25,7 @@ const dialog = new Settings(chat, () => {
   saveSettings(settings);
   composer.show();
 });
-const memory = new Memory(chat);
+const memory = new Memory();
 const sidebar = new Sidebar(chat);
 
 async function askForKeyAgain() {
@@ -40,7 +40,7 @@ async function connect() {
   try {
     chat.setup = await getSetup();
   } catch (error) {
-    find('model').textContent = error.status === 0 ? 'not connected' : error.message;
+    find('model').textContent = error.status === 0 ? 'not connected' : error.message; // such as: the model is loading
     find('model').className = 'lost';
     if (error.status === 401) await askForKeyAgain();
     else setTimeout(connect, RECONNECT_EVERY);

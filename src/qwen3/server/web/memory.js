@@ -1,6 +1,6 @@
 /** The memory calculator. All its numbers come from the server, which has the formulas; this shows them. */
 
-import { getMemory } from './api.js';
+import { getMemory, getMemoryChoices } from './api.js';
 import { chart, inGib, inTokens, PARTS } from './chart.js';
 import { find, h } from './dom.js';
 
@@ -9,38 +9,43 @@ const STEPS = 4; // points of the chart to each doubling of the context
 const start = { weights: 'bf16', kv: 'bf16', context: 8192, batch: 1, device: 'cpu' };
 
 export class Memory {
-  #chat;
   #panel = find('memory');
   #fields = {};
   #result = h('div', { id: 'memory-result', 'aria-live': 'polite' });
   #asking = null;
 
-  constructor(chat) {
-    this.#chat = chat;
+  #choices = null;
+
+  async show() {
+    if (this.#choices) return;
+    try {
+      this.#choices = await getMemoryChoices();
+    } catch (error) {
+      this.#panel.replaceChildren(h('div', { class: 'memory-page' }, h('p', { class: 'hint warn', role: 'alert' }, error.message)));
+      return;
+    }
+    this.#build(this.#choices);
+    this.#ask();
   }
 
-  show() {
-    if (this.#fields.model) return;
-    const setup = this.#chat.setup?.memory;
-    if (!setup) return;
-    const [served, ...official] = setup.models;
+  #build({ models, weights, kv, max_context: limit }) {
+    const [served, ...official] = models;
     const choice = (name, label, values, texts = {}) => this.#field(name, label, h('select', { id: `memory-${name}` }, ...values.map((value) => h('option', { value }, texts[value] ?? value))));
     const number = (name, label, properties) => this.#field(name, label, h('input', { type: 'number', id: `memory-${name}`, required: true, step: 1, ...properties }));
     const form = h('form', { class: 'memory-form', onsubmit: (event) => event.preventDefault() },
-      choice('model', 'Model', setup.models, { [served]: `${served} (running here)` }),
-      choice('weights', 'Weights', setup.weights),
-      choice('kv', 'KV cache', setup.kv),
-      number('context', 'Context, tokens', { min: 1, max: setup.max_context, list: 'contexts' }),
+      choice('model', 'Model', models, { [served]: `${served} (running here)` }),
+      choice('weights', 'Weights', weights),
+      choice('kv', 'KV cache', kv),
+      number('context', 'Context, tokens', { min: 1, max: limit, list: 'contexts' }),
       number('batch', 'Sequences at once', { min: 1, max: 4096 }),
       choice('device', 'Device', ['cpu', 'cuda'], { cpu: 'CPU', cuda: 'GPU' }),
-      h('datalist', { id: 'contexts' }, ...steps(setup.max_context, 1).map((value) => h('option', { value }))));
+      h('datalist', { id: 'contexts' }, ...steps(limit, 1).map((value) => h('option', { value }))));
     for (const [name, value] of Object.entries(start)) this.#fields[name].value = value;
     // Of a toy there is little to see.
     this.#fields.model.value = official.find((name) => name === 'Qwen3-4B') && served === 'builtin' ? 'Qwen3-4B' : served;
     this.#panel.replaceChildren(h('div', { class: 'memory-page' },
       h('h2', {}, 'What a model needs, and where it fits'),
       h('p', { class: 'hint' }, 'The figures of ', h('code', {}, 'qwen3 memory'), ', for inference.'), form, this.#result));
-    this.#ask();
   }
 
   #field(name, label, control) {
@@ -63,7 +68,7 @@ export class Memory {
     this.#asking = new AbortController();
     const query = Object.fromEntries(Object.entries(this.#fields).map(([name, field]) => [name, field.value]));
     const context = Number(query.context);
-    const contexts = new Set([...steps(this.#chat.setup.memory.max_context, STEPS), context]);
+    const contexts = new Set([...steps(this.#choices.max_context, STEPS), context]);
     const sorted = [...contexts].sort((one, other) => one - other);
     try {
       const pairs = [...Object.entries(query).filter(([name]) => name !== 'context'), ...sorted.map((each) => ['context', each])];

@@ -232,7 +232,7 @@ class AnswerView extends MessageView {
     const { content, isJson } = this.node;
     if (isJson) {
       this.#json ??= this.#place(new CodeBlock('json'));
-      this.#json.show(content);
+      this.#json.show(this.isRunning ? content : pretty(content));
     } else if (this.isRunning) {
       this.#live ??= new LiveMarkdown(this.body, (nodes) => announce(nodes.map((each) => each.textContent).join(' ').slice(0, 1000)));
       this.#live.show(content);
@@ -267,7 +267,6 @@ class AnswerView extends MessageView {
       announce(this.node.error ? `Error: ${this.node.error.message}` : `Answer finished, ${plural(this.node.stats.tokens ?? 0, 'token')}`);
     }
     this.grow();
-    if (this.#json) this.#json.show(pretty(this.node.content));
   }
 
   refresh(isLast) {
@@ -330,7 +329,7 @@ class ThinkingView {
 function statsText(stats) {
   const speed = speedOf(stats);
   return [
-    stats.tokens && `${stats.isExact ? '' : 'about '}${plural(stats.tokens, 'token')}`,
+    stats.tokens && plural(stats.tokens, 'token'),
     speed && `${speed.toFixed(1)} tokens/s`,
     stats.firstToken !== undefined && `first after ${seconds(stats.firstToken)}`,
     stats.cachedTokens && `${count(stats.cachedTokens)} of ${count(stats.promptTokens)} prompt tokens from cache`,

@@ -47,7 +47,7 @@ export class Settings {
         this.#json('schema', 'JSON schema', SCHEMA_EXAMPLE, (value) => typeof value === 'object' && !Array.isArray(value), 'a schema is a JSON object')),
       section('Tools', 'Functions that the model may call. You give the results.',
         this.#check('useTools', 'Offer tools'),
-        this.#json('tools', 'Functions, in OpenAI’s form', TOOLS_EXAMPLE, (value) => Array.isArray(value) && value.every((tool) => tool?.function?.name), 'tools are a JSON list of functions')),
+        this.#json('tools', 'Functions, in the form of OpenAI', TOOLS_EXAMPLE, (value) => Array.isArray(value) && value.every((tool) => tool?.function?.name), 'tools are a JSON list of functions')),
       section('This page', null,
         this.#check('sendsOnEnter', 'Enter sends, Shift+Enter makes a line'),
         h('p', { class: 'hint' }, `qwen3 ${this.#chat.setup?.version ?? ''}. Nothing on this page loads from another place than this server.`)),
