@@ -72,6 +72,7 @@ MAY_IMPORT = {
     "qwen3.train": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,
     "qwen3.server": {"qwen3", "qwen3.chat", "qwen3.grammar", "qwen3.strict_json"}
     | {"qwen3.engine.llm", "qwen3.engine.generation", "qwen3.engine.request", "qwen3.engine.scoring"},
+    "qwen3.server.calculator": {"qwen3.engine.llm", "qwen3.memory", "qwen3.quant.formats"} | CONFIG,
     "qwen3.cli": {"qwen3", "qwen3.memory", "qwen3.hardware", "qwen3.weight_choice", "qwen3.checkpoint"}
     | {"qwen3.agent", "qwen3.engine", "qwen3.ops", "qwen3.train", "qwen3.server"}
     | {"qwen3.model.random", "qwen3.model.transforms"}

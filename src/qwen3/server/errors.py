@@ -48,7 +48,7 @@ class ApiError(HTTPException):
         if status in (429, 503):
             self.headers.setdefault("Retry-After", "1")
         if status == 401:
-            self.headers["WWW-Authenticate"] = "Bearer"
+            self.headers.setdefault("WWW-Authenticate", "Bearer")
 
     @property
     def type(self) -> str:
