@@ -11,8 +11,8 @@ from qwen3 import LLM, SamplingParams, weight_choice
 from qwen3.chat import ChatError, Content, Reasoning, fold, render
 from qwen3.checkpoint.load import load_model
 from qwen3.engine import loading
-from qwen3.engine.llm import BUDGET_SENTENCE
 from qwen3.engine.request import NON_THINKING, THINKING, ContextError, Finished, FinishReason, RequestError
+from qwen3.engine.rules import BUDGET_SENTENCE
 from qwen3.model.transforms import PACKINGS, quantize_weights
 
 HELLO = [{"role": "user", "content": "The quick fox?"}]

@@ -133,15 +133,20 @@ class Engine:
 
         Raises RequestError if running requests leave too few blocks.
         """
+        return torch.cat(list(self.hidden_chunks(token_ids)))
+
+    def hidden_chunks(self, token_ids: Sequence[int]) -> Iterator[Tensor]:
+        """`hidden`, pass by pass; others may run between them."""
         needed = blocks_for(len(token_ids))
         if not self.blocks.can_allocate(needed):
             raise RequestError(f"{len(token_ids)} tokens need {needed} blocks; {self.blocks.num_free} are free")
         blocks = self.blocks.allocate(needed)
         cache = KVCache(self.pool, self.pool.pages(blocks))
-        chunks = [token_ids[begin : begin + self._chunk] for begin in range(0, len(token_ids), self._chunk)]
         try:
-            with self._computing():
-                return torch.cat([self._forward([cache], [chunk]) for chunk in chunks])
+            for begin in range(0, len(token_ids), self._chunk):
+                with self._computing():
+                    hidden_nD = self._forward([cache], [token_ids[begin : begin + self._chunk]])
+                yield hidden_nD
         finally:
             self.blocks.release(blocks)
 
@@ -239,7 +244,15 @@ class Engine:
             if request.is_finished or request.tokens_from(end, index) != work.guesses[:index]:
                 return index
             if request.num_tokens == end + index:
-                request.accept(sample(logits_V, request.params, request.generated_ids, request.seed, request.stop_ids))
+                drawn = sample(
+                    logits_V,
+                    request.params,
+                    request.generated_ids,
+                    request.seed,
+                    request.stop_ids,
+                    request.mask(),
+                )
+                request.accept(drawn)
         return len(logits)
 
     def _note_times(self, works: Sequence[Work], starts: Sequence[int], seconds: float) -> None:
