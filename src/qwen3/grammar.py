@@ -91,6 +91,7 @@ class Grammars:
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Collection[int]) -> None:
         """`vocab_size` is the number of logits; `end_ids` are the tokens that end an answer."""
         self._tokenizer, self._vocab_size, self.end_ids = tokenizer, vocab_size, frozenset(end_ids)
+        self._mask_bytes = -(-vocab_size // 32) * 4
         self._bits: dict[frozenset[int], np.ndarray] = {}
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
         self._lock = Lock()
@@ -120,7 +121,7 @@ class Grammars:
     def bits(self, ids: frozenset[int]) -> np.ndarray:
         """A mask that allows `ids` only, of the format's few tokens; see `Matcher.mask`."""
         if ids not in self._bits:
-            allowed_V = np.zeros(-(-self._vocab_size // 32) * 32, np.uint8)
+            allowed_V = np.zeros(self._mask_bytes * 8, np.uint8)
             allowed_V[list(ids)] = 1
             self._bits[ids] = np.packbits(allowed_V, bitorder="little")
         return self._bits[ids]
@@ -144,7 +145,7 @@ class Grammars:
             self._compiled[source] = compiled
             while len(self._compiled) > _MAX_COMPILED:
                 self._compiled.popitem(last=False)
-        return Grammar(compiled, self._tokenizer)
+        return Grammar(compiled, self._tokenizer, self._mask_bytes)
 
     @cached_property
     def _ll_tokenizer(self) -> LLTokenizer:
@@ -183,12 +184,12 @@ class _Vocabulary:
 class Grammar:
     """A compiled grammar, from which each answer takes a matcher."""
 
-    def __init__(self, pristine: LLMatcher, tokenizer: Tokenizer) -> None:
-        self._pristine, self._tokenizer = pristine, tokenizer
+    def __init__(self, pristine: LLMatcher, tokenizer: Tokenizer, mask_bytes: int) -> None:
+        self._pristine, self._tokenizer, self._mask_bytes = pristine, tokenizer, mask_bytes
 
     def matcher(self, written: str = "") -> Matcher:
         """A matcher of an answer that begins with `written`. Raises GrammarError where it cannot."""
-        matcher = Matcher(self._pristine.deep_copy())
+        matcher = Matcher(self._pristine.deep_copy(), self._mask_bytes)
         for token in self._tokenizer.encode(written, control=False):
             matcher.accept(token)
         if matcher.error:
@@ -203,12 +204,12 @@ class Matcher:
         error: why it can go no further, if a token did not match or following took too much work; else "".
     """
 
-    def __init__(self, matcher: LLMatcher) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: LLMatcher, mask_bytes: int) -> None:
+        self._matcher, self._mask_bytes = matcher, mask_bytes
 
     def mask(self) -> np.ndarray:
         """One bit for each logit, set where the token may come next: uint8 [ceil(V / 32) * 4], low bits first."""
-        return np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        return np.frombuffer(self._matcher.compute_bitmask(), np.uint8, self._mask_bytes)
 
     def accept(self, token: int) -> None:
         self._matcher.consume_token(token)
