@@ -41,7 +41,7 @@ _LIMITS = {
     "step_lexer_fuel": 100_000,
     "step_max_items": 20_000,
     "max_lexer_states": 50_000,
-    "max_grammar_size": 200_000,
+    "max_grammar_size": 20_000,
     "verbose_errors": False,
 }
 # They take the place of options that a schema brings along: its own could have keywords ignored, or space without end.
@@ -235,12 +235,47 @@ class Matcher:
         return self._matcher.get_error() if self._matcher.is_error() else ""
 
 
+# Where a schema holds schemas: as a value, as the values of an object, in a list.
+_OF_ONE = "items additionalProperties contains not if then else propertyNames unevaluatedItems unevaluatedProperties"
+_OF_NAMED = "properties patternProperties $defs definitions dependentSchemas"
+_OF_MANY = "allOf anyOf oneOf prefixItems"
+_COUNTS = "minLength maxLength minItems maxItems minProperties maxProperties minContains maxContains"
+_FORMATS = frozenset("date date-time time duration email hostname ipv4 ipv6 uri uuid".split())
+
+
+def _simplified(schema: Any) -> Any:
+    """An equal schema without what llguidance stops at though it asks for nothing: formats beyond its own, which by
+    draft 2020-12 only annotate; keywords that are without effect where another is missing; counts such as 2.0."""
+    if not isinstance(schema, dict):
+        return schema
+    out = dict(schema)
+    for key in _OF_ONE.split():
+        if key in out:
+            out[key] = _simplified(out[key])
+    for key in _OF_NAMED.split():
+        if isinstance(out.get(key), dict):
+            out[key] = {name: _simplified(inner) for name, inner in out[key].items()}
+    for key in _OF_MANY.split():
+        if isinstance(out.get(key), list):
+            out[key] = [_simplified(inner) for inner in out[key]]
+    for key in _COUNTS.split():
+        if isinstance(out.get(key), float) and out[key].is_integer():
+            out[key] = int(out[key])
+    if isinstance(out.get("format"), str) and out["format"] not in _FORMATS:
+        del out["format"]
+    if "contains" not in out:
+        out = {key: value for key, value in out.items() if key not in ("minContains", "maxContains")}
+    if "if" not in out or not out.keys() & {"then", "else"}:
+        out = {key: value for key, value in out.items() if key not in ("if", "then", "else")}
+    return out
+
+
 def json_rule(schema: Mapping[str, Any] | bool) -> str:
     """JSON by a schema, as an item of a Lark rule. Raises GrammarError where it cannot be written."""
     if schema is False:
         raise GrammarError("nothing matches it")
     try:
-        bounded = {**({} if schema is True else schema), "x-guidance": _JSON_OPTIONS}
+        bounded = {**({} if schema is True else _simplified(schema)), "x-guidance": _JSON_OPTIONS}
         return "%json " + json.dumps(bounded, allow_nan=False)
     except RecursionError:
         raise GrammarError("the schema is nested too deeply") from None
