@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 
+import httpx
 import numpy as np
 import openai
 import uvicorn
@@ -14,6 +15,8 @@ from qwen3.engine.request import FinishReason, Request, TokenLogprob
 from qwen3.server.app import make_app
 from qwen3.tokenizer import Tokenizer
 
+HTTP = httpx.Client(timeout=30)
+"""A new client for each request would cost more than the request."""
 ENDLESS, FAILS = "endless", "fails"
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL_ANSWER = (

@@ -14,6 +14,7 @@ from qwen3.chat.stream import (
 )
 from qwen3.chat.structure import StreamState, Structure, start_state
 from qwen3.chat.template import ChatError, ChatFormat, Rendered, Span, render
+from qwen3.chat.token_texts import TokenText, TokenTexts
 
 if TYPE_CHECKING:
     from qwen3.chat.foreign import ForeignTemplate, format_of, load_format
@@ -31,6 +32,8 @@ __all__ = [
     "StreamParser",
     "StreamState",
     "Structure",
+    "TokenText",
+    "TokenTexts",
     "ToolCall",
     "ToolCallDelta",
     "fold",

@@ -133,15 +133,20 @@ class Engine:
 
         Raises RequestError if running requests leave too few blocks.
         """
+        return torch.cat(list(self.hidden_chunks(token_ids)))
+
+    def hidden_chunks(self, token_ids: Sequence[int]) -> Iterator[Tensor]:
+        """`hidden`, pass by pass; others may run between them."""
         needed = blocks_for(len(token_ids))
         if not self.blocks.can_allocate(needed):
             raise RequestError(f"{len(token_ids)} tokens need {needed} blocks; {self.blocks.num_free} are free")
         blocks = self.blocks.allocate(needed)
         cache = KVCache(self.pool, self.pool.pages(blocks))
-        chunks = [token_ids[begin : begin + self._chunk] for begin in range(0, len(token_ids), self._chunk)]
         try:
-            with self._computing():
-                return torch.cat([self._forward([cache], [chunk]) for chunk in chunks])
+            for begin in range(0, len(token_ids), self._chunk):
+                with self._computing():
+                    hidden_nD = self._forward([cache], [token_ids[begin : begin + self._chunk]])
+                yield hidden_nD
         finally:
             self.blocks.release(blocks)
 

@@ -51,6 +51,7 @@ from qwen3.engine.request import (
     Usage,
 )
 from qwen3.engine.rules import Guides, offered_tools
+from qwen3.engine.scoring import ScoredPrompt
 from qwen3.engine.thinking import ThinkingPolicy
 from qwen3.grammar import Constraint
 from qwen3.hardware import available_bytes
@@ -423,6 +424,14 @@ class LLM:
         parser = StreamParser(self.tokenizer, StreamState.RAW, stop=params.stop)
         guide = None if constraint is None else self._guides.completion(self._room(prompt_ids, params), constraint)
         return Generation(self._engine, self._request(prompt_ids, params, guide, priority, cache_salt), parser)
+
+    def prepare_scoring(
+        self, prompt: str | Sequence[int], num_top: int, then: Generation | None = None
+    ) -> ScoredPrompt:
+        """Log-probabilities of a prompt's tokens, with `num_top` alternatives each, and then its continuation."""
+        prompt_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        self._check_prompt(prompt_ids)
+        return ScoredPrompt(self._engine, self.model, prompt_ids, num_top, then)
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """Next-token logits of every position: float32 [T, V]."""
