@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,18 +14,29 @@ from starlette.types import ASGIApp
 from qwen3 import __version__
 from qwen3.engine.llm import LLM
 from qwen3.server import documents
+from qwen3.server.anthropic_messages import messages_router
 from qwen3.server.calculator import calculator_router
 from qwen3.server.errors import add_error_handlers
-from qwen3.server.guard import OPEN_PATHS, Guard
+from qwen3.server.guard import Guard
 from qwen3.server.openai_chat import chat_router
 from qwen3.server.openai_completions import completions_router
+from qwen3.server.openai_responses import responses_router
 from qwen3.server.operations import operations_router
 from qwen3.server.pages import page_router
 from qwen3.server.prompts import prompts_router
 from qwen3.server.service import Service, Settings
 
 # A new family of endpoints is a module with a function of this kind, and a row here.
-ROUTERS = (chat_router, completions_router, prompts_router, operations_router, calculator_router, page_router)
+ROUTERS = (
+    chat_router,
+    completions_router,
+    responses_router,
+    messages_router,
+    prompts_router,
+    operations_router,
+    calculator_router,
+    page_router,
+)
 
 
 def make_app(llm: LLM, **options: Any) -> ASGIApp:
@@ -49,6 +61,7 @@ def application(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.loop = asyncio.get_running_loop()
         yield
         await service.close()
 
@@ -57,7 +70,7 @@ def application(
     add_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router(service))
-    documents.complete(app, has_keys=bool(api_keys), open_paths=sorted(OPEN_PATHS))
+    documents.complete(app, has_keys=bool(api_keys))
 
     def count(method: str, status: int) -> None:
         service.metrics.answers.labels(method if method in ("GET", "POST") else "other", status).inc()

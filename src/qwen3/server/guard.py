@@ -29,9 +29,13 @@ from qwen3.server.errors import ApiError, error_response
 
 _log = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/health"})
 PAGE, PAGE_FILES = "/", "/web/"
 _REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{limits.REQUEST_ID_CHARS}}}")
+
+
+def is_open(path: str) -> bool:
+    """Whether this path needs no key."""
+    return path == "/health"
 
 
 class Guard:
@@ -75,7 +79,7 @@ class Guard:
                 self._check(scope, headers)
                 body = await _read(receive) if scope["method"] == "POST" else None
             except ApiError as error:
-                await error_response(scope["path"], error)(scope, receive, send_with_id)
+                await error_response(scope, error)(scope, receive, send_with_id)
                 return
             await self._app(scope, receive if body is None else _replay(body, receive), send_with_id)
         finally:
@@ -88,7 +92,7 @@ class Guard:
         if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
             raise ApiError(403, f"this server answers to the host names {', '.join(sorted(self._hosts))} only")
         is_page = scope["path"] == PAGE or scope["path"].startswith(PAGE_FILES)
-        if self._keys and scope["path"] not in OPEN_PATHS and not self._has_key(headers, is_page):
+        if self._keys and not is_open(scope["path"]) and not self._has_key(headers, is_page):
             challenge = {"WWW-Authenticate": 'Basic realm="qwen3", charset="UTF-8"'} if is_page else None
             message = "no valid key: send 'Authorization: Bearer KEY'"
             raise ApiError(401, message, code="invalid_api_key", headers=challenge)

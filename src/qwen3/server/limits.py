@@ -20,9 +20,9 @@ CONTENT_PARTS = 4096
 """Of one message."""
 TOOLS = 128
 TOOL_NAME_CHARS = 128
-SCHEMA_BYTES = 256 << 10
+SCHEMA_BYTES = 128 << 10
 """Of a JSON schema, grammar or regular expression."""
-GUIDED_CHOICES = 1024
+GUIDED_CHOICES = 1000
 """Strings of structured_outputs.choice."""
 
 CHOICES = 32
