@@ -291,9 +291,10 @@ class Amount(pydantic.BaseModel):
     unit: Literal["apples", "pears"]
 
 
-def test_an_answer_is_parsed_into_the_clients_type(client):
+@pytest.mark.parametrize("effort", ["none", "low"])
+def test_an_answer_is_parsed_into_the_clients_type(client, effort):
     answer = client.responses.parse(
-        model="builtin", input="hello", text_format=Amount, reasoning={"effort": "none"}, max_output_tokens=50
+        model="builtin", input="hello", text_format=Amount, reasoning={"effort": effort}, max_output_tokens=80
     )
     assert isinstance(answer.output_parsed, Amount)
 
