@@ -20,9 +20,9 @@ CONTENT_PARTS = 4096
 """Of one message."""
 TOOLS = 128
 TOOL_NAME_CHARS = 128
-SCHEMA_BYTES = 256 << 10
+SCHEMA_BYTES = 128 << 10
 """Of a JSON schema, grammar or regular expression."""
-GUIDED_CHOICES = 1024
+GUIDED_CHOICES = 1000
 """Strings of structured_outputs.choice."""
 
 CHOICES = 32
@@ -53,3 +53,6 @@ PRIORITY = 1000
 
 PENDING_EVENTS = 4096
 """Of an answer that its client does not read. Beyond, the request is aborted."""
+
+CONTEXTS = 64
+"""Context lengths in one question to the memory calculator."""
