@@ -128,6 +128,10 @@ class Engine:
                     self._advance(each)
             self.scheduler.forget_finished()
 
+    def can_hold(self, num_tokens: int) -> bool:
+        """Whether blocks for a text of its own are free now."""
+        return self.blocks.can_allocate(blocks_for(num_tokens))
+
     def hidden(self, token_ids: Sequence[int]) -> Tensor:
         """Hidden states [T, D] of a text of its own, in passes as a request's prompt takes them.
 
@@ -137,10 +141,11 @@ class Engine:
 
     def hidden_chunks(self, token_ids: Sequence[int]) -> Iterator[Tensor]:
         """`hidden`, pass by pass; others may run between them."""
-        needed = blocks_for(len(token_ids))
-        if not self.blocks.can_allocate(needed):
-            raise RequestError(f"{len(token_ids)} tokens need {needed} blocks; {self.blocks.num_free} are free")
-        blocks = self.blocks.allocate(needed)
+        if not self.can_hold(len(token_ids)):
+            raise RequestError(
+                f"{len(token_ids)} tokens need more than the {self.blocks.num_free} blocks that are free"
+            )
+        blocks = self.blocks.allocate(blocks_for(len(token_ids)))
         cache = KVCache(self.pool, self.pool.pages(blocks))
         try:
             for begin in range(0, len(token_ids), self._chunk):
