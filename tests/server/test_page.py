@@ -52,7 +52,7 @@ def open_page(browser, script):
     script.__init__()
     contexts, faults, foreign = [], [], []
 
-    def open_page(url, path="/", **options):
+    def open_page(url, **options):
         context = browser.new_context(**options)
         context.set_default_timeout(10_000)
         contexts.append(context)
@@ -63,7 +63,8 @@ def open_page(browser, script):
             "request",
             lambda request: None if request.url.startswith((url, "data:", "blob:")) else foreign.append(request.url),
         )
-        page.goto(url + path)
+        page.goto(url)
+        expect(page.locator("#model")).to_have_text("builtin")
         return page
 
     def is_fault(message):
@@ -79,9 +80,12 @@ def open_page(browser, script):
 
 @pytest.fixture
 def page(open_page, url):
-    page = open_page(url)
+    return open_page(url)
+
+
+def reload(page):
+    page.reload()
     expect(page.locator("#model")).to_have_text("builtin")
-    return page
 
 
 def ask(page, text, *, waits=True):
@@ -145,11 +149,9 @@ def test_a_growing_text_ends_as_the_whole_text_would_and_its_early_blocks_stay(p
 
 
 def test_text_from_the_model_runs_nothing_loads_nothing_and_links_nowhere_dangerous(page):
-    page.evaluate(
-        "addEventListener('securitypolicyviolation', (event) => (window.violation = event.violatedDirective))"
-    )
-    ask(page, "attack me, then the weather")
+    page.evaluate(WATCH)
     ask(page, "attack me, and think")
+    ask(page, "weather")
     ask(page, "<img src=x onerror=window.hit=40>")
     press(page, "KeyE")
     page.keyboard.press("Escape")
@@ -160,7 +162,7 @@ def test_text_from_the_model_runs_nothing_loads_nothing_and_links_nowhere_danger
         assert re.match(r"https?://|mailto:", href), href
     # Whatever else it writes, it is shown.
     expect(answers(page).first).to_contain_text("<script>window.hit = 1</script>")
-    page.reload()
+    reload(page)
     expect(answers(page).first).to_contain_text("<script>window.hit = 1</script>")
     assert page.evaluate("window.hit") is None
 
@@ -244,7 +246,7 @@ def test_the_switch_the_budget_and_the_sampling_of_each_mode_are_what_is_sent(pa
     body = script.requests[-1]
     assert (body["temperature"], body["max_tokens"]) == (0.15, 77)
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
-    page.reload()
+    reload(page)
     press(page, "KeyS")
     expect(page.locator("#plain-preset")).to_have_value("custom")
     page.locator("#plain-preset").select_option("recommended")
@@ -288,7 +290,7 @@ def test_retry_and_edit_make_branches_that_can_be_switched(page, script):
     ]
     press(page, "Comma")
     expect(answers(page).nth(1)).to_have_text("You said: second (answer 3)")
-    page.reload()
+    reload(page)
     expect(answers(page).nth(1)).to_have_text("You said: second (answer 3)")
     page.get_by_role("button", name="Branch into a new conversation").first.click()
     expect(page.locator("#conversations li")).to_have_count(2)
@@ -335,7 +337,7 @@ def test_conversations_are_kept_searched_renamed_and_deleted(page):
     ask(page, "about apples")
     press(page, "KeyN")
     ask(page, "about pears")
-    page.reload()
+    reload(page)
     expect(answers(page)).to_contain_text("about pears")
     items = page.locator("#conversations li")
     expect(items).to_have_count(2)
@@ -361,7 +363,7 @@ def test_an_exported_conversation_comes_back_the_same_and_qwen3_chat_reads_it(pa
 
     ask(page, "think, then first")
     press(page, "KeyR")
-    expect(page.locator(".versions")).to_have_text("2 / 2")
+    expect(page.locator(".stats")).to_be_visible()
     page.get_by_role("button", name="Actions for think, then first").click()
     name, text = text_of_download(page, page.get_by_role("menuitem", name="Export as JSON").click)
     assert name == "think-then-first.json"
@@ -441,7 +443,7 @@ def test_a_missing_key_is_asked_for_and_kept_in_the_tab(page, script):
         "[JSON.stringify(localStorage), JSON.stringify(sessionStorage), location.href, document.cookie]"
     )
     assert ["secret" in place for place in kept] == [False, True, False, False]
-    page.reload()
+    reload(page)
     ask(page, "again")
     expect(answers(page).last).to_contain_text("You said: again")
 
@@ -541,7 +543,7 @@ def test_colours_follow_the_system_until_they_are_chosen(open_page, url):
     page.locator("#theme").click()
     page.locator("#theme").click()
     assert page.evaluate(background) == dark
-    page.reload()
+    reload(page)
     assert page.evaluate(background) == dark
 
 
@@ -569,7 +571,6 @@ def test_the_calculator_shows_the_servers_numbers(page):
 def test_the_built_in_model_answers_with_a_key_that_the_browser_asked_for(open_page, builtin):
     with serving(builtin, api_keys=["secret"]) as url:
         page = open_page(url, http_credentials={"username": "", "password": "secret"})
-        expect(page.locator("#model")).to_have_text("builtin")
         ask(page, "What is 17 + 25?", waits=False)
         expect(page.locator(".stats")).to_have_text(re.compile(r"\d+ tokens"), timeout=20_000)
         expect(page.get_by_role("alert")).to_have_count(0)

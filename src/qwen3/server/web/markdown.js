@@ -2,8 +2,8 @@
  * Markdown to nodes. markdown-it reads the text into tokens, of which the nodes are built one by one: HTML in the text
  * is text, links go to the web or to mail, and images are not loaded but named.
  *
- * `LiveMarkdown` draws a text that grows. A block before the last one cannot change any more, so only the last block is
- * read and drawn again.
+ * `LiveMarkdown` draws a text that grows. What stands before the last block cannot change any more once that block's
+ * first line is whole, so only the rest is read and drawn again.
  */
 
 import MarkdownIt from './vendor/markdown-it.esm.min.mjs';
@@ -80,9 +80,9 @@ export class LiveMarkdown {
   #element;
   #onSettled;
   #settled = 0; // characters of the text whose blocks are final
-  #live = []; // nodes of the last block
-  #code = null; // the last block, if it is code
-  #references = {}; // link definitions seen so far
+  #live = []; // nodes of the blocks that are not final
+  #code = null; // the only such block, if it is code
+  #references = {}; // link definitions in what is final
 
   /** `onSettled` gets the nodes of each stretch of blocks that will not change any more. */
   constructor(element, onSettled = () => {}) {
@@ -93,21 +93,25 @@ export class LiveMarkdown {
   /** Draws the text, which begins with the text of the last call. */
   show(text) {
     const rest = text.slice(this.#settled);
-    const tokens = markdown.parse(rest, this.#references);
-    const last = tokens.findLastIndex((token) => token.level === 0 && token.nesting >= 0);
-    if (last < 0) return;
-    if (this.#code && last === 0 && tokens[0].type === 'fence' && languageOf(tokens[0]) === this.#code.language) {
-      this.#code.show(codeOf(tokens[0]));
+    const tokens = markdown.parse(rest, { references: { ...this.#references } });
+    const isBlock = (token) => token.level === 0 && token.nesting >= 0;
+    // A block whose first line is still on its way may yet belong to the block before it.
+    const wholeLines = rest.split('\n').length - 1;
+    const last = Math.max(0, tokens.findLastIndex((token) => isBlock(token) && token.map[0] < wholeLines));
+    const code = tokens.length === last + 1 && tokens[last].type === 'fence' ? tokens[last] : null;
+    if (this.#code && code && last === 0 && languageOf(code) === this.#code.language) {
+      this.#code.show(codeOf(code));
       return;
     }
     for (const node of this.#live) node.remove();
     if (last > 0) {
-      const settled = [...build(tokens.slice(0, last)).childNodes];
+      const end = offsetOfLine(rest, tokens[last].map[0]);
+      const settled = [...build(markdown.parse(rest.slice(0, end), { references: this.#references })).childNodes];
       this.#element.append(...settled);
       this.#onSettled(settled);
-      this.#settled += offsetOfLine(rest, tokens[last].map[0]);
+      this.#settled += end;
     }
-    this.#code = tokens[last].type === 'fence' ? new CodeBlock(languageOf(tokens[last])).show(codeOf(tokens[last])) : null;
+    this.#code = code && new CodeBlock(languageOf(code)).show(codeOf(code));
     this.#live = this.#code ? [this.#code.element] : [...build(tokens.slice(last)).childNodes];
     this.#element.append(...this.#live);
   }
