@@ -64,7 +64,7 @@ def prepare(llm: LLM, body: MessagesRequest, params: SamplingParams) -> Generati
 
 
 def count_tokens(llm: LLM, body: PromptRequest) -> dict[str, int]:
-    return {"input_tokens": len(llm.tokenizer.encode_spans(llm.render_chat(**_prompt(body)).spans))}
+    return {"input_tokens": len(llm.render_chat(**_prompt(body)).ids)}
 
 
 def _prompt(body: PromptRequest) -> dict[str, Any]:
