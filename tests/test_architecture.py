@@ -31,11 +31,18 @@ LIGHT = {
     "qwen3.checkpoint.hub": {"huggingface_hub"},
     "qwen3.checkpoint.names": set(),
     "qwen3.checkpoint.safetensors": set(),
+    "qwen3.engine.blocks": set(),
+    "qwen3.engine.capacity": set(),
+    "qwen3.engine.cost": set(),
     "qwen3.engine.request": set(),
+    "qwen3.engine.scheduler": set(),
+    "qwen3.engine.speculate": set(),
     "qwen3.engine.thinking": set(),
     "qwen3.server.chat_schema": {"pydantic"},
     "qwen3.server.completions_schema": {"pydantic"},
     "qwen3.server.limits": set(),
+    "qwen3.engine.guide": set(),
+    "qwen3.engine.rules": set(),
     "qwen3.server.schemas": {"pydantic"},
     "qwen3.train.bbpe": {"tokenizers"},
     "qwen3.train.curriculum": set(),
@@ -58,12 +65,12 @@ MAY_IMPORT = {
     "qwen3.engine.loading": {"qwen3.model", "qwen3.checkpoint", "qwen3.hardware", "qwen3.weight_choice"},
     "qwen3.engine.generation": {"qwen3.chat", "qwen3.tokenizer"},
     "qwen3.engine.scoring": {"qwen3.chat", "qwen3.model", "qwen3.ops"},
-    "qwen3.engine.llm": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,
+    "qwen3.engine.llm": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint", "qwen3.hardware"} | CONFIG | TEXT,
     "qwen3.train": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,
     "qwen3.server": {"qwen3", "qwen3.chat", "qwen3.grammar", "qwen3.strict_json"}
     | {"qwen3.engine.llm", "qwen3.engine.generation", "qwen3.engine.request", "qwen3.engine.scoring"},
     "qwen3.cli": {"qwen3", "qwen3.memory", "qwen3.hardware", "qwen3.weight_choice", "qwen3.checkpoint"}
-    | {"qwen3.engine", "qwen3.ops", "qwen3.train", "qwen3.server", "qwen3.model.random"}
+    | {"qwen3.engine", "qwen3.ops", "qwen3.train", "qwen3.server", "qwen3.model.random", "qwen3.model.transforms"}
     | CONFIG
     | TEXT,
 }

@@ -2,9 +2,9 @@
 
 The rule takes what a user would take who knows the figures. On a CPU a model from half a billion parameters on
 runs in int8: each token reads half the bytes of 16 bits, and next to nothing is lost. Where int8 would leave little
-memory for anything else, it runs in int4. Smaller models are fast as they are and lose more by rounding, so they stay
-as stored; so does whatever the native kernels cannot take. What cannot fit is refused with its numbers, before
-anything is loaded.
+memory for anything else, it runs in int4. Smaller models are fast as they are and lose more by rounding, so their
+weights stay as stored, on the native kernels; so do, on torch, those that these kernels cannot take. What cannot fit is
+refused with its numbers, before anything is loaded.
 
 Bytes come from `memory`, what is free from `hardware`. The module knows no tensors and reads no files.
 """

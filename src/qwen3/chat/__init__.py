@@ -8,12 +8,11 @@ from qwen3.chat.stream import (
     Message,
     Reasoning,
     StreamParser,
-    StreamState,
     ToolCall,
     ToolCallDelta,
     fold,
-    start_state,
 )
+from qwen3.chat.structure import StreamState, Structure, start_state
 from qwen3.chat.template import ChatError, ChatFormat, Rendered, Span, render
 from qwen3.chat.token_texts import TokenText, TokenTexts
 
@@ -32,6 +31,7 @@ __all__ = [
     "Span",
     "StreamParser",
     "StreamState",
+    "Structure",
     "TokenText",
     "TokenTexts",
     "ToolCall",

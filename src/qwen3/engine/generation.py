@@ -5,10 +5,11 @@ It does not step the engine, and knows nothing of the others that run beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from qwen3.chat import Event, StreamParser, TokenText, TokenTexts, ToolCall, ToolCallDelta
+from qwen3.chat import Content, Event, StreamParser, TokenText, TokenTexts, ToolCall, ToolCallDelta
 from qwen3.engine.engine import Engine
 from qwen3.engine.request import Finished, FinishReason, Request, Usage
 from qwen3.tokenizer import Tokenizer
@@ -35,9 +36,17 @@ class Generation:
     """Made by `LLM.prepare_chat` and `prepare_completion`. Then, in the one thread that steps the engine: `start`,
     and after each step `poll`, until `is_done`; or `cancel`."""
 
-    def __init__(self, engine: Engine, request: Request, parser: StreamParser) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        request: Request,
+        parser: StreamParser,
+        history: Callable[[str], Sequence[int]] | None = None,
+    ) -> None:
+        """`history` gives, for the answer's content, the ids with which the conversation's next prompt will begin."""
         self._engine = engine
-        self.request, self.parser = request, parser
+        self.request, self.parser, self._history = request, parser, history
+        self._content: list[str] = []
         self.is_done = False
         self._num_read = 0
         self._called_tools = False
@@ -55,16 +64,19 @@ class Generation:
         return self.request.prompt_ids
 
     def start(self) -> None:
-        """Have the engine compute it with its next step."""
-        self._engine.add(self.request)
+        """Have the engine compute it with its next step; one whose answer was forced throughout needs none."""
+        if not self.request.is_finished:
+            self._engine.add(self.request)
 
     def cancel(self) -> None:
         """Compute no more of it and free its cache; nothing happens to one that has ended."""
         self._engine.abort(self.request)
 
     def end_thinking(self) -> None:
-        """Close the think block, if it is open: the answer comes next. For the thread that steps the engine."""
+        """Close the think block, or as soon as it opens: the answer comes next."""
         self.request.end_thinking()
+        if self.request.is_finished:
+            self._engine.abort(self.request)
 
     def poll(self) -> list[Event | Progress | Logprobs]:
         """Events of the tokens that came since the last call; ends the request at a stop string."""
@@ -78,7 +90,7 @@ class Generation:
         if tokens and tokens[-1] in request.stop_ids:
             tokens.pop()
         events += self.parser.feed(tokens) if self._token_texts is None else self._feed_each(tokens, first)
-        if self.parser.stopped:
+        if self.parser.is_over:
             self._engine.abort(request, FinishReason.STOP)
             request.finish_reason = FinishReason.STOP
         if request.is_finished:
@@ -88,6 +100,11 @@ class Generation:
                 events += _logprobs(self._token_texts.finish(last))
             self.is_done = True
         self._called_tools |= any(isinstance(event, ToolCall | ToolCallDelta) for event in events)
+        if self._history is not None:
+            self._content += [event.text for event in events if isinstance(event, Content)]
+            if self.is_done and self.finish_reason in (FinishReason.STOP, FinishReason.LENGTH):
+                # After a call the reasoning stays in the prompt, and the blocks of this answer are the history.
+                self._engine.remember(partial(self._history, "".join(self._content)), request.cache_salt)
         return events
 
     def _feed_each(self, tokens: Sequence[int], first: int) -> list[Event | Logprobs]:
@@ -106,7 +123,7 @@ class Generation:
         if request.generated_ids:
             done, self._reports_progress = usage.prompt_tokens, False
         else:
-            done = min(request.cache.length if request.cache is not None else 0, usage.prompt_tokens)
+            done = min(self._engine.num_computed(request), usage.prompt_tokens)
         steps = [done] if self._last_progress is not None else [usage.cached_tokens, done]
         steps = [step for step in dict.fromkeys(steps) if step != self._last_progress]
         self._last_progress = done
@@ -126,6 +143,7 @@ class Generation:
             reasoning_tokens=self.parser.num_reasoning_tokens,
             prefill_seconds=request.prefill_seconds,
             decode_seconds=request.decode_seconds,
+            cached_tokens=request.cached_tokens,
         )
 
     @property

@@ -19,8 +19,8 @@ from qwen3.checkpoint.packed_cache import load_cached
 from qwen3.engine.request import RequestError
 from qwen3.hardware import available_bytes
 from qwen3.model import Qwen3
-from qwen3.model.transforms import PACKINGS, quantize_weights
-from qwen3.weight_choice import WEIGHTS, choose_weights
+from qwen3.model.transforms import PACKINGS, pack_as_stored, quantize_weights
+from qwen3.weight_choice import WEIGHTS, can_pack, choose_weights
 
 Notify = Callable[[str], object]
 """Called with one line for the user."""
@@ -58,10 +58,14 @@ def load_checkpoint(
         if weights in PACKINGS:
             quantize_weights(model, PACKINGS[weights].bits)
         return model
+    is_auto = is_cpu and weights == "auto" and dtype is None
     if is_cpu:
         weights = _chosen(source, dtype, weights, notify)
     if weights not in PACKINGS:
-        return load_model(source, dtype=dtype, device=device, progress=progress)
+        model = load_model(source, dtype=dtype, device=device, progress=progress)
+        if is_auto and can_pack(model.config):
+            pack_as_stored(model)
+        return model
     if cache_packed:
         return load_cached(source, PACKINGS[weights], progress=progress)
     return load_model(source, packing=PACKINGS[weights], progress=progress)

@@ -62,6 +62,7 @@ def prepare(llm: LLM, body: ChatRequest) -> list[Generation]:
             continue_final_message=bool(body.continue_final_message),
             add_generation_prompt=body.add_generation_prompt is not False,
             answer_reserve=body.answer_reserve,
+            loop_guard=bool(body.loop_guard),
             priority=body.priority or 0,
             cache_salt=body.cache_salt or "",
         )

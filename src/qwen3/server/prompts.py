@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from qwen3.engine.llm import LLM
+from qwen3.engine.llm import LLM, Prompt
 from qwen3.server import answers
 from qwen3.server.bodies import StrictRoute
 from qwen3.server.chat_schema import ChatRequest
@@ -39,8 +39,9 @@ def prompts_router(service: Service) -> APIRouter:
         service.note_unknown(body)
         service.check_model(body.model)
         llm = service.llm
-        text, ids = await service.in_thread(lambda: _rendered(llm, body))
-        return {"prompt": text, "tokens": ids, "count": len(ids), "max_model_len": llm.max_context}
+        prompt = await service.in_thread(lambda: _prompt(llm, body))
+        counts = {"count": len(prompt.ids), "max_model_len": llm.max_context}
+        return {"prompt": prompt.text, "tokens": prompt.ids} | counts
 
     async def apply_template(body: ChatRequest) -> dict[str, Any]:
         """The text of this chat request's prompt, by llama.cpp's name."""
@@ -57,10 +58,8 @@ def _ids(llm: LLM, body: TokenizeRequest) -> Sequence[int]:
     if body.messages is None:
         text = body.content if body.content is not None else body.prompt
         return llm.tokenizer.encode(text, control=body.parse_special)
-    rendered = llm.render_chat(
-        in_our_roles(body.messages), body.tools, add_generation_prompt=body.add_generation_prompt
-    )
-    return llm.tokenizer.encode_spans(rendered.spans)
+    messages = in_our_roles(body.messages)
+    return llm.render_chat(messages, body.tools, add_generation_prompt=body.add_generation_prompt).ids
 
 
 def _piece(llm: LLM, id: int) -> dict[str, Any]:
@@ -71,8 +70,8 @@ def _piece(llm: LLM, id: int) -> dict[str, Any]:
         return {"id": id, "piece": list(data)}
 
 
-def _rendered(llm: LLM, body: ChatRequest) -> tuple[str, list[int]]:
-    rendered = llm.render_chat(
+def _prompt(llm: LLM, body: ChatRequest) -> Prompt:
+    return llm.render_chat(
         in_our_roles(body.messages),
         body.tools,
         body.is_thinking,
@@ -80,4 +79,3 @@ def _rendered(llm: LLM, body: ChatRequest) -> tuple[str, list[int]]:
         continue_final_message=bool(body.continue_final_message),
         add_generation_prompt=body.add_generation_prompt is not False,
     )
-    return rendered.text, llm.tokenizer.encode_spans(rendered.spans)

@@ -2,7 +2,8 @@
 
 The event loop hands over generations through a queue and gets their events back with `call_soon_threadsafe`: the engine
 never waits for a socket, and the loop never touches a tensor. A request that joins between two steps shares the next
-one with those that run. It does not know HTTP.
+one with those that run. While nobody waits, the engine computes ahead (`LLM.idle_step`), a little at a time. It
+does not know HTTP.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from qwen3.engine.request import Finished
 from qwen3.server import limits
 
 _log = logging.getLogger(__name__)
+
+_BACKLOG_SECONDS = 0.05  # how old the estimate may be
 
 
 class Unavailable(RuntimeError):  # noqa: N818 - a state of the server, not a fault
@@ -112,10 +115,19 @@ class Stream:
 class Worker:
     """Runs `llm` in a thread of its own. All methods are for the thread of the event loop."""
 
-    def __init__(self, llm: LLM, max_requests: int, on_step: Callable[[float], object] = lambda seconds: None) -> None:
-        """`max_requests` may run and wait at a time; more are refused. `on_step` gets each step's time, in the engine
-        thread."""
-        self._llm, self._max_requests, self._on_step = llm, max_requests, on_step
+    def __init__(
+        self,
+        llm: LLM,
+        max_requests: int,
+        max_wait: float | None = None,
+        on_step: Callable[[float], object] = lambda seconds: None,
+    ) -> None:
+        """`max_requests` may run and wait at a time; more are refused, and so are those that would wait for more than
+        about `max_wait` seconds for their first token. `on_step` gets each step's time, in the engine thread."""
+        self._llm, self._max_requests, self._max_wait, self._on_step = llm, max_requests, max_wait, on_step
+        self._backlog, self._backlog_at = 0.0, 0.0
+        self.last_step_at = time.monotonic()
+        """When the engine thread was last seen to move, by `time.monotonic`; a step in progress does not move it."""
         self._open: set[Stream] = set()
         self._inbox: queue.SimpleQueue[Stream | Callable[[], object] | None] = queue.SimpleQueue()
         self._is_closing = False
@@ -132,6 +144,11 @@ class Worker:
         """Requests that run or wait."""
         return len(self._open)
 
+    @property
+    def is_stepping(self) -> bool:
+        """Whether the engine thread has something to do, so that `last_step_at` should move."""
+        return bool(self._open)
+
     async def start(self, prepare: Callable[[], Work | Sequence[Work]]) -> Stream:
         """Start what `prepare` makes, which is called in another thread, as it renders and tokenizes the prompt.
 
@@ -142,6 +159,8 @@ class Worker:
             raise Unavailable("the server is shutting down")
         if len(self._open) >= self._max_requests:
             raise Unavailable(f"{self._max_requests} requests are running or waiting, which is the limit")
+        if self._max_wait is not None and self._backlog > self._max_wait:
+            raise Unavailable(f"a request would wait for about {self._backlog:.0f} seconds, and the limit is less")
         stream = Stream()
         self._open.add(stream)
         stream.on_close(lambda: self._open.discard(stream))
@@ -178,26 +197,45 @@ class Worker:
         self._fail(running, "the server is shutting down")
 
     def _admit(self, running: list[Stream]) -> bool:
-        """Start what has arrived, waiting for something if nothing runs; False when it is time to end."""
+        """Start what has arrived, waiting for something if there is nothing to do; False when it is time to end."""
         while True:
+            is_idle = not running
+            if is_idle:
+                self._backlog = 0.0
             try:
-                item = self._inbox.get(block=not running)
+                item = self._inbox.get(block=is_idle and not self._llm.has_idle_work)
             except queue.Empty:
-                return True
+                if not is_idle:
+                    return True
+                self._work_ahead()
+                continue
+            self.last_step_at = time.monotonic()
             if item is None:
                 return False
-            if isinstance(item, Stream):
+            if not isinstance(item, Stream):
+                item()
+                continue
+            try:
                 for generation in item.generations:
                     generation.start()
-                running.append(item)
+            except ValueError as error:
+                self._fail([item], str(error))
             else:
-                item()
+                running.append(item)
+
+    def _work_ahead(self) -> None:
+        try:
+            self._llm.idle_step()
+        # Nobody asked for it: it may fail, and costs the next turn some time.
+        except Exception:
+            _log.exception("a step of computing ahead failed")
 
     def _step(self, running: list[Stream]) -> list[Stream]:
         """One step of all; those that go on."""
         started = time.perf_counter()
         try:
             self._llm.step()
+            self._note_step(started)
             batches = [(stream, batch) for stream in running if (batch := _poll(stream))]
         # Whatever went wrong is these requests' end, not the server's.
         except Exception:
@@ -207,8 +245,13 @@ class Worker:
         if batches:
             # One call for all: each wakes the event loop.
             self._loop.call_soon_threadsafe(_deliver, batches)
-        self._on_step(time.perf_counter() - started)
         return [stream for stream in running if not all(generation.is_done for generation in stream.generations)]
+
+    def _note_step(self, started: float) -> None:
+        self._on_step(time.perf_counter() - started)
+        self.last_step_at = time.monotonic()
+        if self.last_step_at - self._backlog_at > _BACKLOG_SECONDS:
+            self._backlog, self._backlog_at = self._llm.backlog_seconds, self.last_step_at
 
     def _fail(self, running: list[Stream], message: str) -> None:
         for stream in running:
