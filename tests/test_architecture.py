@@ -38,12 +38,15 @@ LIGHT = {
     "qwen3.engine.scheduler": set(),
     "qwen3.engine.speculate": set(),
     "qwen3.engine.thinking": set(),
+    "qwen3.engine.guide": set(),
+    "qwen3.engine.rules": set(),
     "qwen3.server.chat_schema": {"pydantic"},
     "qwen3.server.completions_schema": {"pydantic"},
     "qwen3.server.limits": set(),
-    "qwen3.engine.guide": set(),
-    "qwen3.engine.rules": set(),
+    "qwen3.server.messages_schema": {"pydantic"},
+    "qwen3.server.responses_schema": {"pydantic"},
     "qwen3.server.schemas": {"pydantic"},
+    "qwen3.agent": {"pydantic", "typing_extensions", "mcp", "httpx2"},
     "qwen3.train.bbpe": {"tokenizers"},
     "qwen3.train.curriculum": set(),
 }
@@ -69,8 +72,10 @@ MAY_IMPORT = {
     "qwen3.train": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,
     "qwen3.server": {"qwen3", "qwen3.chat", "qwen3.grammar", "qwen3.strict_json"}
     | {"qwen3.engine.llm", "qwen3.engine.generation", "qwen3.engine.request", "qwen3.engine.scoring"},
+    "qwen3.server.calculator": {"qwen3.engine.llm", "qwen3.memory", "qwen3.quant.formats"} | CONFIG,
     "qwen3.cli": {"qwen3", "qwen3.memory", "qwen3.hardware", "qwen3.weight_choice", "qwen3.checkpoint"}
-    | {"qwen3.engine", "qwen3.ops", "qwen3.train", "qwen3.server", "qwen3.model.random", "qwen3.model.transforms"}
+    | {"qwen3.agent", "qwen3.engine", "qwen3.ops", "qwen3.train", "qwen3.server"}
+    | {"qwen3.model.random", "qwen3.model.transforms"}
     | CONFIG
     | TEXT,
 }
@@ -179,6 +184,8 @@ def test_module_never_runs_data_as_code(module):
         ("qwen3.train.loop", "from qwen3 import LLM", ["qwen3"]),
         ("qwen3.server.app", "from qwen3.engine.engine import Engine", ["qwen3.engine.engine"]),
         ("qwen3.engine.llm", "from qwen3.server.worker import Worker", ["qwen3.server.worker"]),
+        ("qwen3.agent.loop", "import mcp\nfrom qwen3.engine.request import Finished", []),
+        ("qwen3.agent.loop", "from qwen3.engine.llm import LLM", ["qwen3.engine.llm"]),
         ("qwen3.cli.main", "from qwen3 import __version__", []),
         ("qwen3.cli.main", "from qwen3.model import Qwen3", ["qwen3.model"]),
     ],

@@ -41,7 +41,7 @@ _LIMITS = {
     "step_lexer_fuel": 100_000,
     "step_max_items": 20_000,
     "max_lexer_states": 50_000,
-    "max_grammar_size": 200_000,
+    "max_grammar_size": 20_000,
     "verbose_errors": False,
 }
 # They take the place of options that a schema brings along: its own could have keywords ignored, or space without end.
@@ -91,6 +91,7 @@ class Grammars:
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Collection[int]) -> None:
         """`vocab_size` is the number of logits; `end_ids` are the tokens that end an answer."""
         self._tokenizer, self._vocab_size, self.end_ids = tokenizer, vocab_size, frozenset(end_ids)
+        self._mask_bytes = -(-vocab_size // 32) * 4
         self._bits: dict[frozenset[int], np.ndarray] = {}
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
         self._lock = Lock()
@@ -120,7 +121,7 @@ class Grammars:
     def bits(self, ids: frozenset[int]) -> np.ndarray:
         """A mask that allows `ids` only, of the format's few tokens; see `Matcher.mask`."""
         if ids not in self._bits:
-            allowed_V = np.zeros(-(-self._vocab_size // 32) * 32, np.uint8)
+            allowed_V = np.zeros(self._mask_bytes * 8, np.uint8)
             allowed_V[list(ids)] = 1
             self._bits[ids] = np.packbits(allowed_V, bitorder="little")
         return self._bits[ids]
@@ -144,7 +145,7 @@ class Grammars:
             self._compiled[source] = compiled
             while len(self._compiled) > _MAX_COMPILED:
                 self._compiled.popitem(last=False)
-        return Grammar(compiled, self._tokenizer)
+        return Grammar(compiled, self._tokenizer, self._mask_bytes)
 
     @cached_property
     def _ll_tokenizer(self) -> LLTokenizer:
@@ -183,12 +184,12 @@ class _Vocabulary:
 class Grammar:
     """A compiled grammar, from which each answer takes a matcher."""
 
-    def __init__(self, pristine: LLMatcher, tokenizer: Tokenizer) -> None:
-        self._pristine, self._tokenizer = pristine, tokenizer
+    def __init__(self, pristine: LLMatcher, tokenizer: Tokenizer, mask_bytes: int) -> None:
+        self._pristine, self._tokenizer, self._mask_bytes = pristine, tokenizer, mask_bytes
 
     def matcher(self, written: str = "") -> Matcher:
         """A matcher of an answer that begins with `written`. Raises GrammarError where it cannot."""
-        matcher = Matcher(self._pristine.deep_copy())
+        matcher = Matcher(self._pristine.deep_copy(), self._mask_bytes)
         for token in self._tokenizer.encode(written, control=False):
             matcher.accept(token)
         if matcher.error:
@@ -203,12 +204,12 @@ class Matcher:
         error: why it can go no further, if a token did not match or following took too much work; else "".
     """
 
-    def __init__(self, matcher: LLMatcher) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: LLMatcher, mask_bytes: int) -> None:
+        self._matcher, self._mask_bytes = matcher, mask_bytes
 
     def mask(self) -> np.ndarray:
         """One bit for each logit, set where the token may come next: uint8 [ceil(V / 32) * 4], low bits first."""
-        return np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        return np.frombuffer(self._matcher.compute_bitmask(), np.uint8, self._mask_bytes)
 
     def accept(self, token: int) -> None:
         self._matcher.consume_token(token)
@@ -234,12 +235,47 @@ class Matcher:
         return self._matcher.get_error() if self._matcher.is_error() else ""
 
 
+# Where a schema holds schemas: as a value, as the values of an object, in a list.
+_OF_ONE = "items additionalProperties contains not if then else propertyNames unevaluatedItems unevaluatedProperties"
+_OF_NAMED = "properties patternProperties $defs definitions dependentSchemas"
+_OF_MANY = "allOf anyOf oneOf prefixItems"
+_COUNTS = "minLength maxLength minItems maxItems minProperties maxProperties minContains maxContains"
+_FORMATS = frozenset("date date-time time duration email hostname ipv4 ipv6 uri uuid".split())
+
+
+def _simplified(schema: Any) -> Any:
+    """An equal schema without what llguidance stops at though it asks for nothing: formats beyond its own, which by
+    draft 2020-12 only annotate; keywords that are without effect where another is missing; counts such as 2.0."""
+    if not isinstance(schema, dict):
+        return schema
+    out = dict(schema)
+    for key in _OF_ONE.split():
+        if key in out:
+            out[key] = _simplified(out[key])
+    for key in _OF_NAMED.split():
+        if isinstance(out.get(key), dict):
+            out[key] = {name: _simplified(inner) for name, inner in out[key].items()}
+    for key in _OF_MANY.split():
+        if isinstance(out.get(key), list):
+            out[key] = [_simplified(inner) for inner in out[key]]
+    for key in _COUNTS.split():
+        if isinstance(out.get(key), float) and out[key].is_integer():
+            out[key] = int(out[key])
+    if isinstance(out.get("format"), str) and out["format"] not in _FORMATS:
+        del out["format"]
+    if "contains" not in out:
+        out = {key: value for key, value in out.items() if key not in ("minContains", "maxContains")}
+    if "if" not in out or not out.keys() & {"then", "else"}:
+        out = {key: value for key, value in out.items() if key not in ("if", "then", "else")}
+    return out
+
+
 def json_rule(schema: Mapping[str, Any] | bool) -> str:
     """JSON by a schema, as an item of a Lark rule. Raises GrammarError where it cannot be written."""
     if schema is False:
         raise GrammarError("nothing matches it")
     try:
-        bounded = {**({} if schema is True else schema), "x-guidance": _JSON_OPTIONS}
+        bounded = {**({} if schema is True else _simplified(schema)), "x-guidance": _JSON_OPTIONS}
         return "%json " + json.dumps(bounded, allow_nan=False)
     except RecursionError:
         raise GrammarError("the schema is nested too deeply") from None

@@ -9,6 +9,7 @@ Knows no tensors.
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass
 
 from qwen3.config import ModelConfig
@@ -65,26 +66,33 @@ def plan_cache(
             "YaRN stretches it, e.g. yarn=4.0"
         )
     context = max_context or min(config.max_context, kv_tokens or config.max_context)
-    weights = "int8" if is_packed else "bf16"
-    working = estimate(config, weights=weights, context=context, chunk=chunk, batch=1).activations
-    room = max(int((free_bytes - working) / bytes_per_token), 0) // BLOCK_TOKENS * BLOCK_TOKENS
-    wanted = kv_tokens or context
-    line = ""
-    if wanted > room and max_context is None and kv_tokens is None and room >= _LEAST_CONTEXT:
+
+    def room(context: int) -> int:
+        """Positions for which there is memory while sequences of this length are computed."""
+        # The native kernels need no mask, and so nothing that grows with the context.
+        length, weights = (min(context, chunk), "int8") if is_packed else (context, "bf16")
+        working = estimate(config, weights=weights, context=length, chunk=chunk).activations
+        return max(int((free_bytes - working) / bytes_per_token), 0) // BLOCK_TOKENS * BLOCK_TOKENS
+
+    wanted, line = kv_tokens or context, ""
+    if wanted > room(context):
+        longest = bisect.bisect(range(1, context + 1), 0, key=lambda length: length - min(room(length), context))
+        if max_context is not None or kv_tokens is not None or longest < _LEAST_CONTEXT:
+            halved = "kv int8, which takes half as much" if is_packed else "weights int8 or int4"
+            advice = (
+                f"take max_context {longest} or less, or {halved}" if longest else "free memory, or take int4 weights"
+            )
+            raise MemoryShortageError(
+                f"keys and values of {wanted:,} tokens take {_gb(wanted * bytes_per_token)}, but beside the weights "
+                f"{_gb(free_bytes)} of memory are free, also for computing: {advice}"
+            )
         line = (
-            f"context: {room:,} tokens of the model's {context:,}, because {_gb(free_bytes)} of memory are free beside "
-            f"the weights"
+            f"context: {longest:,} tokens of the model's {context:,}, because {_gb(free_bytes)} of memory are free "
+            "beside the weights"
         )
-        context = wanted = room
-    if wanted > room:
-        halved = ", or kv int8, which holds nearly twice as many" if is_packed else ", or weights int8 or int4"
-        advice = f"take max_context {room} or less{halved}" if room >= _LEAST_CONTEXT else "free some memory"
-        raise MemoryShortageError(
-            f"a cache of {wanted:,} tokens takes {_gb(wanted * bytes_per_token)} and computing {_gb(working)}, but "
-            f"{_gb(free_bytes)} of memory are free beside the weights, which is enough for {room:,} tokens: {advice}"
-        )
+        context = longest
     if kv_tokens is None:
-        kv_tokens = max(context, min(int(_SHARE * room), MAX_RUNNING * context))
+        kv_tokens = max(context, min(int(_SHARE * room(context)), MAX_RUNNING * context))
     return Capacity(blocks_for(kv_tokens), context, line)
 
 

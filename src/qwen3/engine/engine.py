@@ -113,10 +113,6 @@ class Engine:
     def has_work(self) -> bool:
         return bool(self.scheduler.waiting or self.scheduler.running)
 
-    def num_computed(self, request: Request) -> int:
-        """Tokens of a running request that are in its cache."""
-        return next((each.num_computed for each in self.scheduler.running if each.request is request), 0)
-
     @property
     def backlog_seconds(self) -> float:
         """About how long a request that came now would wait for its first token."""

@@ -123,7 +123,7 @@ class Generation:
         if request.generated_ids:
             done, self._reports_progress = usage.prompt_tokens, False
         else:
-            done = min(self._engine.num_computed(request), usage.prompt_tokens)
+            done = min(request.num_computed, usage.prompt_tokens)
         steps = [done] if self._last_progress is not None else [usage.cached_tokens, done]
         steps = [step for step in dict.fromkeys(steps) if step != self._last_progress]
         self._last_progress = done
@@ -149,7 +149,7 @@ class Generation:
     @property
     def finished(self) -> Finished:
         """The stream's last event, once `is_done`."""
-        return Finished(self.finish_reason, self.usage)
+        return Finished(self.finish_reason, self.usage, self.parser.stopped)
 
 
 def _logprobs(tokens: list[TokenText]) -> list[Logprobs]:

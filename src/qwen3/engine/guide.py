@@ -186,6 +186,7 @@ class Guide:
             return
         if self._structure.state is StreamState.REASONING:
             self._must_end_thinking = True
+            self._loop = LoopDetector()
         elif self._phase is _Phase.FREE:
             self.is_over = True
 

@@ -156,6 +156,8 @@ class Finished:
 
     reason: FinishReason
     usage: Usage
+    stop_string: str | None = None
+    """The one of `SamplingParams.stop` that ended the answer."""
 
 
 @dataclass(eq=False)
@@ -181,6 +183,8 @@ class Request:
     decode_seconds: float = 0.0
     cached_tokens: int = 0
     """Of the prompt, how many were not computed because another request had."""
+    num_computed: int = 0
+    """Tokens whose keys and values were held after the last pass."""
 
     def __post_init__(self) -> None:
         if self.guide is not None:

@@ -149,13 +149,14 @@ class Scheduler:
             works += self._whole_chunks(prompts)
         elif prompts:
             works += self._prompts(prompts, min(room, self._budget(works, prompts)))
-        elif self._speculates:
+        elif self._speculates and works:
             works = self._with_guesses(works)
         return works
 
     def computed(self, sequence: Sequence, count: int) -> None:
         """Note that a sequence's next `count` positions are filled, with tokens that are its own for good."""
         sequence.num_computed += count
+        sequence.request.num_computed = sequence.num_computed
         if self._grid is not None:
             sequence.is_shareable &= count == self._grid
             if sequence.num_computed > max(sequence.ends[-1:], default=0):

@@ -62,12 +62,18 @@ class PromptLookup:
 
 
 def num_paying(chances: Sequence[float], num_sequences: int, num_rows: int, cost: CostModel) -> int:
-    """How many guesses, of falling `chances` to be right, give the most tokens a second beside so many rows."""
-    best, best_speed = 0, num_sequences / max(cost.decode_seconds(num_rows), 1e-9)
-    gain = 0.0
+    """How many guesses, of falling `chances` to be right, make tokens cheapest beside so many rows.
+
+    0 before anything is known of what rows cost.
+    """
+    plain = cost.decode_seconds(num_rows)
+    if not plain:
+        return 0
+    best, least = 0, plain / num_sequences
+    tokens = float(num_sequences)
     for count, chance in enumerate(chances, start=1):
-        gain += chance
-        speed = (num_sequences + gain) / max(cost.decode_seconds(num_rows + count), 1e-9)
-        if speed > best_speed:
-            best, best_speed = count, speed
+        tokens += chance
+        seconds = cost.decode_seconds(num_rows + count) / tokens
+        if seconds < least:
+            best, least = count, seconds
     return best

@@ -14,16 +14,29 @@ from starlette.types import ASGIApp
 from qwen3 import __version__
 from qwen3.engine.llm import LLM
 from qwen3.server import documents
+from qwen3.server.anthropic_messages import messages_router
+from qwen3.server.calculator import calculator_router
 from qwen3.server.errors import add_error_handlers
 from qwen3.server.guard import Guard
 from qwen3.server.openai_chat import chat_router
 from qwen3.server.openai_completions import completions_router
+from qwen3.server.openai_responses import responses_router
 from qwen3.server.operations import operations_router
+from qwen3.server.pages import page_router
 from qwen3.server.prompts import prompts_router
 from qwen3.server.service import Service, Settings
 
 # A new family of endpoints is a module with a function of this kind, and a row here.
-ROUTERS = (chat_router, completions_router, prompts_router, operations_router)
+ROUTERS = (
+    chat_router,
+    completions_router,
+    responses_router,
+    messages_router,
+    prompts_router,
+    operations_router,
+    calculator_router,
+    page_router,
+)
 
 
 def make_app(llm: LLM, **options: Any) -> ASGIApp:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
 from qwen3.server import answers
+from qwen3.server.block_answers import AnthropicError
 from qwen3.server.guard import is_open
 
 _FAULTS = {
@@ -27,6 +28,9 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": _MESSAGES, "max_tokens": 64},
     "/v1/chat/completions/render": {"messages": _MESSAGES},
     "/apply-template": {"messages": _MESSAGES},
+    "/v1/responses": {"input": "What is 17 + 25?", "max_output_tokens": 64},
+    "/v1/messages": {"messages": _MESSAGES, "max_tokens": 64},
+    "/v1/messages/count_tokens": {"messages": _MESSAGES},
     "/v1/completions": {"prompt": "12 + 30 =", "max_tokens": 16},
     "/tokenize": {"content": "Hello, world."},
     "/detokenize": {"tokens": [1, 2, 3]},
@@ -41,17 +45,21 @@ def documented(
     *,
     method: str = "POST",
     is_streamed: bool = False,
+    error: type[BaseModel] = answers.Error,
 ) -> None:
-    """Add a route whose 200 has the form of `answer`, or is a stream of server-sent events."""
+    """Add a route whose 200 has the form of `answer`, or is a stream of server-sent events, and other answers that of
+    `error`."""
     ok: dict[str, Any] = {"model": answer, "description": "The answer."}
     if is_streamed:
         events = {"type": "string", "description": "With stream: true, server-sent events."}
         ok["content"] = {"text/event-stream": {"schema": events}}
-    faults = {status: {"model": answers.Error, "description": text} for status, text in _FAULTS.items()}
+    faults: dict[int | str, Any] = {status: {"model": error, "description": text} for status, text in _FAULTS.items()}
+    if error is AnthropicError:
+        faults[529] = faults.pop(503)
     if method == "GET":
         faults = {status: fault for status, fault in faults.items() if status not in (400, 408, 413, 415)}
     # Without this row FastAPI would announce its own 422, which never comes.
-    faults["4XX"] = {"model": answers.Error, "description": "Another fault of the request."}
+    faults["4XX"] = {"model": error, "description": "Another fault of the request."}
     router.add_api_route(path, endpoint, methods=[method], response_model=None, responses={200: ok} | faults)
 
 

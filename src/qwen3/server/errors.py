@@ -10,11 +10,23 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
 from qwen3.server.worker import EngineFailure, Unavailable
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _SERVER_TYPES = {501: "not_supported_error", 503: "overloaded_error"}
+
+ANTHROPIC_PATH = "/v1/messages"
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 
 
 class ApiError(HTTPException):
@@ -36,7 +48,7 @@ class ApiError(HTTPException):
         if status in (429, 503):
             self.headers.setdefault("Retry-After", "1")
         if status == 401:
-            self.headers["WWW-Authenticate"] = "Bearer"
+            self.headers.setdefault("WWW-Authenticate", "Bearer")
 
     @property
     def type(self) -> str:
@@ -49,10 +61,21 @@ class ApiError(HTTPException):
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
-def error_response(path: str, error: ApiError) -> Response:
-    """The error as clients of `path` expect it. This is where a path with another form than OpenAI's has it."""
+def anthropic_body(error: ApiError, request_id: str) -> dict[str, Any]:
+    """In Anthropic's form."""
+    kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id}
+
+
+def error_response(scope: Scope, error: ApiError) -> Response:
+    """The error as clients of the request's path expect it."""
+    status, body, headers = error.status, error.body(), error.headers
+    if scope["path"] == ANTHROPIC_PATH or scope["path"].startswith(f"{ANTHROPIC_PATH}/"):
+        request_id = scope["state"]["request_id"]
+        body, headers = anthropic_body(error, request_id), headers | {"request-id": request_id}
+        status = 529 if status == 503 else status
     # ASCII: a message may quote half a surrogate pair, which UTF-8 cannot carry.
-    return Response(json.dumps(error.body()), error.status, error.headers, "application/json")
+    return Response(json.dumps(body), status, headers, "application/json")
 
 
 def invalid_body(faults: Sequence[Mapping[str, Any]]) -> ApiError:
@@ -61,12 +84,15 @@ def invalid_body(faults: Sequence[Mapping[str, Any]]) -> ApiError:
     path = [str(part) for part in fault["loc"][1:]]
     where = ".".join(path) or "the body"
     kind, context = fault["type"], fault.get("ctx", {})
-    if kind == "extra_forbidden":
+    if kind == "union_tag_invalid":
+        message = f"{where}: {context['tag'][:40]!r} is not supported, only {context['expected_tags']}"
+    elif kind == "extra_forbidden":
         message = f"{where} is not supported"
     elif kind == "missing":
         message = f"{where} is missing"
     elif kind in ("literal_error", "none_required"):
-        message = f"{where}: only {context.get('expected', 'null')} is supported"
+        given = f", not {fault['input'][:40]!r}" if isinstance(fault["input"], str) else ""
+        message = f"{where}: only {context.get('expected', 'null')} is supported{given}"
     elif kind == "value_error":
         message = f"{where}: {context['error']}" if path else str(context["error"])
     else:
@@ -80,7 +106,7 @@ def add_error_handlers(app: FastAPI) -> None:
     def handle(kind: type[Exception], to_error: Any) -> None:
         @app.exception_handler(kind)
         async def handler(request: Request, error: Exception) -> Response:
-            return error_response(request.url.path, to_error(request, error))
+            return error_response(request.scope, to_error(request, error))
 
     def http_error(request: Request, error: HTTPException) -> ApiError:
         where = f"{request.method} {request.url.path}: " if error.status_code in (404, 405) else ""

@@ -2,11 +2,17 @@
 
 Deny by default: the one open path is `/health`, and it is compared with what routing sees, `scope["path"]`. The log has
 no bodies, no queries and no keys.
+
+A browser that opens the chat page can send no header of ours. So the page's own paths ask for the key as the password
+of HTTP's basic authentication, which browsers know how to ask for and keep out of addresses and histories. Browsers
+then send it with whatever any page asks of this server; outside the page's paths it counts only where the browser says
+that this server's own page asks (Sec-Fetch-Site), so it gives other sites nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import binascii
 import hmac
 import logging
 import re
@@ -23,6 +29,7 @@ from qwen3.server.errors import ApiError, error_response
 
 _log = logging.getLogger(__name__)
 
+PAGE, PAGE_FILES = "/", "/web/"
 _REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{limits.REQUEST_ID_CHARS}}}")
 
 
@@ -72,7 +79,7 @@ class Guard:
                 self._check(scope, headers)
                 body = await _read(receive) if scope["method"] == "POST" else None
             except ApiError as error:
-                await error_response(scope["path"], error)(scope, receive, send_with_id)
+                await error_response(scope, error)(scope, receive, send_with_id)
                 return
             await self._app(scope, receive if body is None else _replay(body, receive), send_with_id)
         finally:
@@ -84,8 +91,11 @@ class Guard:
     def _check(self, scope: Scope, headers: Headers) -> None:
         if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
             raise ApiError(403, f"this server answers to the host names {', '.join(sorted(self._hosts))} only")
-        if self._keys and not is_open(scope["path"]) and not self._has_key(headers):
-            raise ApiError(401, "no valid key: send 'Authorization: Bearer KEY'", code="invalid_api_key")
+        is_page = scope["path"] == PAGE or scope["path"].startswith(PAGE_FILES)
+        if self._keys and not is_open(scope["path"]) and not self._has_key(headers, is_page):
+            challenge = {"WWW-Authenticate": 'Basic realm="qwen3", charset="UTF-8"'} if is_page else None
+            message = "no valid key: send 'Authorization: Bearer KEY'"
+            raise ApiError(401, message, code="invalid_api_key", headers=challenge)
         if scope["method"] == "POST":
             if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
                 raise ApiError(415, "the body must have the content type application/json")
@@ -93,9 +103,11 @@ class Guard:
             if length.isdecimal() and int(length) > limits.BODY_BYTES:
                 raise _too_large()
 
-    def _has_key(self, headers: Headers) -> bool:
+    def _has_key(self, headers: Headers, is_page: bool) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer":
+        if kind.lower() == "basic" and (is_page or headers.get("sec-fetch-site") == "same-origin"):
+            given = _password(given)
+        elif kind.lower() != "bearer":
             given = headers.get("x-api-key", "")  # Anthropic's clients
         fits = [hmac.compare_digest(given.strip().encode(), key) for key in self._keys]
         return any(fits)  # all are compared, whichever fits: the time must not tell
@@ -128,6 +140,14 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 def _too_large() -> ApiError:
     return ApiError(413, f"the body has more than the {limits.BODY_BYTES:,} bytes allowed")
+
+
+def _password(credentials: str) -> str:
+    """The password of basic credentials; empty where they are damaged."""
+    try:
+        return binascii.a2b_base64(credentials, strict_mode=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _host_name(host: str) -> str:

@@ -55,3 +55,6 @@ PRIORITY = 1000
 
 PENDING_EVENTS = 4096
 """Of an answer that its client does not read. Beyond, the request is aborted."""
+
+CONTEXTS = 64
+"""Context lengths in one question to the memory calculator."""

@@ -46,6 +46,12 @@ def sampling_of(llm: LLM, body: Common, *, thinking: bool) -> list[SamplingParam
     return [replace(params, seed=seed) for seed in seeds]
 
 
+def greedy_warning(llm: LLM, params: SamplingParams, is_thinking: bool) -> dict[str, str]:
+    """Headers for an answer that its sampling may keep from ending."""
+    is_greedy = params.temperature == 0 and is_thinking and llm.format is not ChatFormat.INSTRUCT_2507
+    return {"X-Qwen3-Warning": GREEDY_THINKING} if is_greedy else {}
+
+
 def prepare(llm: LLM, body: ChatRequest) -> list[Generation]:
     """Raises ValueError for what the schema could not see: messages, token ids, the context's length."""
     generations = []
@@ -199,10 +205,9 @@ def chat_router(service: Service) -> APIRouter:
         service.note_unknown(body)
         service.check_model(body.model)
         llm = service.llm
-        wire = ChatWire(service.answer_id("chatcmpl", request), body, service)
+        wire = ChatWire(service.answer_id("chatcmpl-", request), body, service)
         params = sampling_of(llm, body, thinking=body.is_thinking)
-        is_greedy = params[0].temperature == 0 and body.is_thinking and llm.format is not ChatFormat.INSTRUCT_2507
-        headers = {"X-Qwen3-Warning": GREEDY_THINKING} if is_greedy else {}
+        headers = greedy_warning(llm, params[0], body.is_thinking)
         return await service.reply(request, wire, bool(body.stream), lambda: prepare(llm, body), headers)
 
     async def end_thinking(id: str) -> dict[str, Any]:

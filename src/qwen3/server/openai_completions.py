@@ -183,7 +183,7 @@ def completions_router(service: Service) -> APIRouter:
         service.note_unknown(body)
         service.check_model(body.model)
         llm = service.llm
-        wire = CompletionWire(service.answer_id("cmpl", request), body, service)
+        wire = CompletionWire(service.answer_id("cmpl-", request), body, service)
         return await service.reply(request, wire, bool(body.stream), lambda: prepare(llm, body))
 
     documented(router, "/v1/completions", completions, answers.TextCompletion, is_streamed=True)

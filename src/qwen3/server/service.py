@@ -95,10 +95,10 @@ class Service:
             message = f"there is no model {asked_for!r} here; this server has {self.names[0]!r}"
             raise ApiError(404, message, param="model", code="model_not_found")
 
-    def answer_id(self, kind: str, request: Request) -> str:
+    def answer_id(self, prefix: str, request: Request) -> str:
         """A new answer's id, made of the request's, which a client may choose to know it before the answer comes."""
-        id = f"{kind}-{request.state.request_id}"
-        return id if id not in self._running else f"{kind}-{secrets.token_hex(12)}"
+        id = f"{prefix}{request.state.request_id}"
+        return id if id not in self._running else f"{prefix}{secrets.token_hex(12)}"
 
     def note_unknown(self, body: BaseModel) -> None:
         """Count the fields of a request that are ignored."""

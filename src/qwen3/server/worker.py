@@ -14,11 +14,13 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from qwen3.engine.llm import LLM
 from qwen3.engine.request import Finished
 from qwen3.server import limits
+
+if TYPE_CHECKING:
+    from qwen3.engine.llm import LLM
 
 _log = logging.getLogger(__name__)
 
@@ -161,6 +163,8 @@ class Worker:
             raise Unavailable(f"{self._max_requests} requests are running or waiting, which is the limit")
         if self._max_wait is not None and self._backlog > self._max_wait:
             raise Unavailable(f"a request would wait for about {self._backlog:.0f} seconds, and the limit is less")
+        if not self._open:
+            self.last_step_at = time.monotonic()  # until now there was nothing to do
         stream = Stream()
         self._open.add(stream)
         stream.on_close(lambda: self._open.discard(stream))
@@ -214,14 +218,17 @@ class Worker:
                 return False
             if not isinstance(item, Stream):
                 item()
-                continue
-            try:
-                for generation in item.generations:
-                    generation.start()
-            except ValueError as error:
-                self._fail([item], str(error))
-            else:
+            elif self._start(item):
                 running.append(item)
+
+    def _start(self, stream: Stream) -> bool:
+        try:
+            for generation in stream.generations:
+                generation.start()
+        except ValueError as error:
+            self._fail([stream], str(error))
+            return False
+        return True
 
     def _work_ahead(self) -> None:
         try:
