@@ -49,6 +49,10 @@ LIGHT = {
     "qwen3.agent": {"pydantic", "typing_extensions", "mcp", "httpx2"},
     "qwen3.train.bbpe": {"tokenizers"},
     "qwen3.train.curriculum": set(),
+    "qwen3.train.data": set(),
+    "qwen3.train.data.hub": {"datasets", "huggingface_hub"},
+    "qwen3.train.data.sources": {"pyarrow"},
+    "qwen3.train.data.workers": {"ray"},
 }
 
 # What of qwen3 the other modules may import, besides the package that they are in; the longest prefix counts.

@@ -27,10 +27,9 @@ class FakeLLM:
     def defaults(self, thinking=True):
         return THINKING if thinking else NON_THINKING
 
-    def chat(self, messages, tools=None, thinking=True, params=None, *, thinking_budget=None):
-        self.calls.append(
-            {"messages": messages, "tools": tools, "thinking": thinking, "params": params, "budget": thinking_budget}
-        )
+    def chat(self, messages, tools=None, thinking=True, params=None, *, thinking_budget=None, answer_reserve=None):
+        call = {"messages": messages, "tools": tools, "thinking": thinking, "params": params}
+        self.calls.append(call | {"budget": thinking_budget, "reserve": answer_reserve})
         text = messages[-1]["content"]
         if found := re.search(r"use (\w+) (\{.*\})", text):
             assert found[1] in {tool["function"]["name"] for tool in tools}

@@ -224,3 +224,10 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(fake_llm, tmp_path, monk
         session.save(file)
     assert file.read_text() == before
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(("max_tokens", "reserve"), [(None, 512), (5000, 512), (100, 50)])
+def test_thinking_leaves_tokens_for_an_answer(fake_llm, max_tokens, reserve):
+    overrides = {} if max_tokens is None else {"max_tokens": max_tokens}
+    list(ChatSession(fake_llm, overrides=overrides).ask("1 + 1"))
+    assert fake_llm.calls[-1]["reserve"] == reserve

@@ -443,3 +443,32 @@ def test_whatever_the_parameters_and_the_model_a_required_call_is_valid(llm, par
             jsonschema.validate(json.loads(call.arguments), schema if call.name == "f" else NOW)
     else:
         assert finished.reason is FinishReason.LENGTH
+
+
+# In the real engine
+
+
+def test_constrained_answers_are_the_same_alone_together_and_with_guessed_tokens():
+    items = {"type": "array", "items": {"enum": ["red", "green"]}, "minItems": 12, "maxItems": 12}
+    constraints = [Constraint("json_schema", items), Constraint("json_object"), None, Constraint("regex", "(ab ){20}c")]
+    params = [replace(PARAMS, temperature=0.7, seed=seed, max_tokens=250) for seed in range(4)]
+
+    def answers(llm, together):
+        generations = [
+            llm.prepare_chat(QUESTION, params=one, thinking=False, constraint=constraint)
+            for one, constraint in zip(params, constraints, strict=True)
+        ]
+        for batch in [generations] if together else [[generation] for generation in generations]:
+            for generation in batch:
+                generation.start()
+            while not all(generation.is_done for generation in batch):
+                llm.step()
+                for generation in batch:
+                    generation.poll()
+        return [generation.request.generated_ids for generation in generations]
+
+    plain, guessing = (LLM("builtin", weights="int8", speculate=speculate) for speculate in (False, True))
+    expected = answers(plain, together=False)
+    assert len(json.loads(plain.tokenizer.decode(expected[0]))) == 12
+    assert answers(plain, together=True) == answers(guessing, together=False) == expected
+    assert answers(guessing, together=True) == expected

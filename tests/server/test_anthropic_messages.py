@@ -3,8 +3,10 @@ them."""
 
 import json
 from types import SimpleNamespace
+from typing import Literal
 
 import anthropic
+import pydantic
 import pytest
 from serving import HTTP, serving
 
@@ -310,6 +312,36 @@ def test_the_reasoning_of_a_multi_step_tool_turn_is_kept(scripted, claude):
     assert '{"name": "weather", "arguments": {"city": "Zürich", "days": 2}}' in prompt
     assert prompt.count("<tool_response>\nsunny\n</tool_response>") == 2
     assert ask(claude, history, tools=TOOLS, thinking=THINKING).stop_reason == "end_turn"
+
+
+@pytest.mark.parametrize("thinking", [{"type": "disabled"}, THINKING])
+def test_a_tool_that_must_be_used_streams_its_input(claude, thinking):
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    tools = [TOOLS[0], TOOLS[1] | {"input_schema": schema | {"additionalProperties": False}}]
+    choice = {"type": "tool", "name": "now", "disable_parallel_tool_use": True}
+    options = {"model": "builtin", "max_tokens": 600, "messages": HELLO}
+    with claude.messages.stream(**options, tools=tools, tool_choice=choice, thinking=thinking) as stream:
+        pieces = [event.partial_json for event in stream if event.type == "input_json"]
+        message = stream.get_final_message()
+    use = message.content[-1]
+    assert (message.stop_reason, use.name, use.input) == ("tool_use", "now", json.loads("".join(pieces)))
+    assert list(use.input) == ["city"]
+    assert len(pieces) > 2
+
+
+class Amount(pydantic.BaseModel):
+    value: int
+    unit: Literal["apples", "pears"]
+
+
+def test_an_answer_is_parsed_into_the_clients_type(claude):
+    answer = claude.messages.parse(model="builtin", max_tokens=50, messages=HELLO, output_format=Amount)
+    assert isinstance(answer.parsed_output, Amount)
+
+
+def test_a_tool_that_is_not_offered_cannot_be_asked_for(claude):
+    with pytest.raises(anthropic.BadRequestError, match="tool_choice 'other' needs a tool to call"):
+        ask(claude, tools=TOOLS, tool_choice={"type": "tool", "name": "other"})
 
 
 def test_the_answer_goes_on_from_what_the_last_message_says(scripted, claude):

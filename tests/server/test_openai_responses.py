@@ -1,8 +1,10 @@
 """OpenAI's Responses: the wire on events that are written down, and the endpoint as the `openai` client sees it."""
 
 import json
+from typing import Literal
 
 import openai
+import pydantic
 import pytest
 from serving import HTTP, client_of
 
@@ -282,6 +284,46 @@ def test_the_reasoning_of_a_multi_step_tool_turn_is_kept(scripted, client):
     assert "<think>\nThe user wants the weather.\n</think>\n\nLet me look.\n<tool_call>" in prompt
     assert prompt.count("<tool_response>\nsunny\n</tool_response>") == 2
     assert client.responses.create(model="builtin", input=history + results, tools=TOOLS).status == "completed"
+
+
+class Amount(pydantic.BaseModel):
+    value: int
+    unit: Literal["apples", "pears"]
+
+
+@pytest.mark.parametrize("effort", ["none", "low"])
+def test_an_answer_is_parsed_into_the_clients_type(client, effort):
+    answer = client.responses.parse(
+        model="builtin", input="hello", text_format=Amount, reasoning={"effort": effort}, max_output_tokens=80
+    )
+    assert isinstance(answer.output_parsed, Amount)
+
+
+def test_a_json_object_is_one(client):
+    text = {"format": {"type": "json_object"}}
+    answer = client.responses.create(model="builtin", input="hello", text=text, reasoning={"effort": "none"})
+    assert isinstance(json.loads(answer.output_text), dict)
+
+
+ALLOWED = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "now"}]}
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "now"}, ALLOWED])
+@pytest.mark.parametrize("effort", ["none", "low"])
+def test_a_call_that_must_be_made_streams_its_arguments(client, choice, effort):
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    tools = [TOOLS[0], TOOLS[1] | {"parameters": schema | {"additionalProperties": False}}]
+    reasoning, options = {"effort": effort}, {"parallel_tool_calls": False, "max_output_tokens": 100}
+    with client.responses.stream(
+        model="builtin", input="hello", tools=tools, tool_choice=choice, reasoning=reasoning, **options
+    ) as stream:
+        pieces = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
+        call = stream.get_final_response().output[-1]
+    assert (call.type, call.arguments) == ("function_call", "".join(pieces))
+    if choice != "required":
+        assert call.name == "now"
+        assert list(json.loads(call.arguments)) == ["city"]
+        assert len(pieces) > 2
 
 
 def test_a_failure_is_a_500_or_the_streams_last_event(client):

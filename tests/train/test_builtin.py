@@ -8,7 +8,7 @@ import pytest
 from qwen3 import LLM
 from qwen3.checkpoint.hub import resolve
 from qwen3.tokenizer import Tokenizer
-from qwen3.train.data import learn_tokenizer
+from qwen3.train.conversations import learn_tokenizer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -26,8 +26,12 @@ class LazyCommands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
+        command = getattr(import_module(f"qwen3.cli.{cmd_name}"), cmd_name)
         single = typer.Typer(add_completion=False, **_LOOKS)
-        single.command(name=cmd_name)(getattr(import_module(f"qwen3.cli.{cmd_name}"), cmd_name))
+        if isinstance(command, typer.Typer):
+            single.add_typer(command, name=cmd_name)
+            return typer.main.get_command(single).commands[cmd_name]
+        single.command(name=cmd_name)(command)
         return typer.main.get_command(single)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qwen3.engine.llm import LLM
 
 INTERRUPTED = "interrupted"
+_ANSWER_RESERVE = 512
 _WHOLE_NUMBERS = frozenset({"top_k", "seed", "max_tokens", "min_tokens"})
 SETTABLE = (
     "temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty seed max_tokens min_tokens"
@@ -107,6 +108,7 @@ class ChatSession:
                 thinking=self.thinking,
                 params=self.sampling(),
                 thinking_budget=self.thinking_budget,
+                answer_reserve=self._answer_reserve,
             )
             with closing(turn):
                 for event in turn:
@@ -163,6 +165,12 @@ class ChatSession:
     def sampling(self) -> SamplingParams:
         """What the next answer is sampled with: the model's defaults for the mode, and the overrides."""
         return replace(self.llm.defaults(self.thinking), **self.overrides)
+
+    @property
+    def _answer_reserve(self) -> int:
+        """Tokens that thinking leaves for the answer: who reads along wants one, however long the thoughts."""
+        max_tokens = self.sampling().max_tokens
+        return _ANSWER_RESERVE if max_tokens is None else min(_ANSWER_RESERVE, max_tokens // 2)
 
     def set_sampling(self, name: str, value: str) -> None:
         """Override a sampling parameter, or return to the model's own with 'default'."""

@@ -1,7 +1,8 @@
 """The entry point of `qwen3`: the list of commands, and the fast way to `--help`.
 
 Imports nothing but the standard library, so that the list shows at once; a command's module, and torch with it,
-is loaded when the command runs. Command `x` is the function `x` of the module `qwen3.cli.x`.
+is loaded when the command runs. Command `x` is the function `x` of the module `qwen3.cli.x`, or
+a group of functions under that name.
 """
 
 import sys
@@ -16,6 +17,7 @@ COMMANDS = {
     "bench": "how fast a model runs on this machine",
     "memory": "bytes for weights, context and training; what fits where",
     "tokenize": "text to token ids and back",
+    "data": "build, inspect and trace pre-training data",
     "train": "train a model from a recipe",
     "doctor": "check this installation and this machine",
 }

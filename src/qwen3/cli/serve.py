@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qwen3.cli import options
+from qwen3.cli.serve_ray import check_ray, parse_count, serve_on_ray
 
 if TYPE_CHECKING:
     from qwen3.server.run import HttpServer
     from qwen3.server.service import Service
 
-_SERVER, _ACCESS = "Server", "Access"
+_SERVER, _ACCESS, _REPLICAS = "Server", "Access", "Many machines"
 
 
 class LogLevel(StrEnum):
@@ -97,6 +98,30 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Serve replicas of the model on a Ray cluster.", rich_help_panel=_REPLICAS)
+    ] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="The cluster, such as HOST:6379 or auto. Default: one that is this machine alone.",
+            rich_help_panel=_REPLICAS,
+            show_default=False,
+        ),
+    ] = None,
+    replicas: Annotated[
+        str,
+        typer.Option(help="Their number, or a range such as 1-4 that follows the requests.", rich_help_panel=_REPLICAS),
+    ] = "2",
+    replica_cpus: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="CPUs of each, and threads of its kernels. Default: an equal share.",
+            rich_help_panel=_REPLICAS,
+            show_default=False,
+        ),
+    ] = None,
     dtype: options.Dtype = None,
     weights: options.Weights = "auto",
     cache_packed: options.CachePacked = False,
@@ -119,44 +144,58 @@ def serve(
       qwen3 serve
       qwen3 serve Qwen/Qwen3-4B --port 8080 --weights int4 --max-context 16384
       QWEN3_API_KEY=secret qwen3 serve Qwen/Qwen3-4B --host 0.0.0.0 --name qwen3
+      qwen3 serve Qwen/Qwen3-4B --ray --replicas 2-8 --ray-address auto
     """
     if any(find_spec(package) is None for package in ("fastapi", "uvicorn", "prometheus_client")):
         raise ImportError("serving needs packages that are not installed: pip install 'qwen3[serve]'")
     if any(not key.isascii() or not key.isprintable() or not key for key in api_key or ()):
         raise typer.BadParameter("a key has printable ASCII characters, at least one", param_hint="--api-key")
+    if ray:
+        check_ray()
+    count = parse_count(replicas)
     # Before the model: an address that is taken should not cost the time to load one.
     listener = _bind(host, port)
-    # Here and not at the top: with them comes torch.
-    from qwen3.server.app import application
+    # Here and not at the top: they come with the packages for serving, and later ones with torch.
     from qwen3.server.guard import allowed_hosts, is_loopback
+
+    if not api_key and not is_loopback(host):
+        print(f"Anyone who reaches {host} can use this server: give it --api-key.", file=sys.stderr)
+    hosts = allowed_hosts(host)
+    if allowed_host:
+        hosts = (hosts or frozenset()) | {name.lower() for name in allowed_host}
+    access = {"api_keys": api_key or (), "hosts": hosts, "cors_origins": cors_origin or ()}
+    llm_options = {
+        "dtype": dtype,
+        "weights": weights,
+        "cache_packed": cache_packed,
+        "kv": kv,
+        "device": device,
+        "max_context": max_context,
+        "yarn": yarn,
+        "revision": revision,
+        "offline": offline,
+    }
+    if ray:
+        from qwen3.server.ray_app import Replicas
+
+        port = listener.getsockname()[1]
+        listener.close()  # Ray binds it anew
+        settings = {"names": name or (), "keep_alive": keep_alive, "emits_reasoning": emit_reasoning}
+        gpus = 0 if device == "cpu" else 1
+        wanted = Replicas(*count, replica_cpus, gpus, max_requests, shutdown_timeout)
+        serve_on_ray(model, llm_options, access | settings, wanted, host=host, port=port, address=ray_address)
+        return
+    from qwen3.server.app import application
     from qwen3.server.logs import log_to_stderr
     from qwen3.server.run import HttpServer
     from qwen3.server.service import Service, Settings
 
-    if not api_key and not is_loopback(host):
-        print(f"Anyone who reaches {host} can use this server: give it --api-key.", file=sys.stderr)
     log_to_stderr(log_level)
-    hosts = allowed_hosts(host)
-    if allowed_host:
-        hosts = (hosts or frozenset()) | {name.lower() for name in allowed_host}
     service = Service(Settings(name or (), max_requests, keep_alive, emit_reasoning))
-    app = application(service, api_keys=api_key or (), hosts=hosts, cors_origins=cors_origin or ())
+    app = application(service, **access)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with HttpServer(service, app, listener) as server:
-        service.attach(
-            options.load_llm(
-                model,
-                dtype=dtype,
-                weights=weights,
-                cache_packed=cache_packed,
-                kv=kv,
-                device=device,
-                max_context=max_context,
-                yarn=yarn,
-                revision=revision,
-                offline=offline,
-            )
-        )
+        service.attach(options.load_llm(model, **llm_options))
         _print_address(service, host, listener.getsockname()[1], has_key=bool(api_key))
         with suppress(KeyboardInterrupt):
             _serve_until_interrupted(server, service, shutdown_timeout)

@@ -9,11 +9,12 @@ of replicas are Ray's. Of a replica's answers the header X-Qwen3-Replica names i
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -36,6 +37,9 @@ APPLICATION = "qwen3"
 _REACH_SECONDS = 5.0
 _HEALTH_SECONDS = 10.0
 _FRONT_REQUESTS = 10_000
+# Of each replica, where their number may change: a batch of eight costs a CPU little more than one request.
+_TARGET_REQUESTS = 8
+_REPLICA = "replica"
 # What of a scope can travel and is the client's; the rest belongs to the server that made it.
 _SCOPE = "type http_version method scheme path raw_path query_string root_path headers client server".split()
 
@@ -136,7 +140,7 @@ class Replica:
         scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": "/health", "query_string": b""}
         hosts = [(b"host", b"localhost")]
         async for message in self.answer(Call({**scope, "headers": hosts}, b"")):
-            if message["type"] == "http.response.start" and message["status"] != 200:
+            if message["type"] == "http.response.start" and message["status"] >= 500:
                 raise RuntimeError("the engine of this replica is not running")
 
     async def __del__(self) -> None:
@@ -145,63 +149,74 @@ class Replica:
             await self._lifespan.shutdown()
 
 
-def application(
-    model: str,
-    llm_options: Mapping[str, Any],
-    app_options: Mapping[str, Any],
-    *,
-    min_replicas: int,
-    max_replicas: int,
-    max_requests: int,
-    cpus: float,
-    gpus: float,
-    shutdown_timeout: float,
+@dataclass(frozen=True)
+class Replicas:
+    """How many replicas, and what each may take."""
+
+    minimum: int = 2
+    maximum: int = 2
+    """Above `minimum`, Ray starts and ends replicas as requests come and go."""
+    cpus: int | None = None
+    """Reserved for each, whose kernels use as many threads; None shares out what the cluster has."""
+    gpus: int = 0
+    max_requests: int = 256
+    """Running and waiting in each; more are refused."""
+    shutdown_timeout: float = 30.0
+    """Seconds that requests have to end when their replica is to end."""
+
+
+def _application(
+    model: str, llm_options: Mapping[str, Any], app_options: Mapping[str, Any], replicas: Replicas
 ) -> serve.Application:
-    """What Ray Serve runs. `cpus` and `gpus` are reserved for each replica, whose kernels use as many threads;
-    `app_options` are those of `make_app`."""
-    threads = str(max(1, int(cpus)))
-    scaling: dict[str, Any] = {"num_replicas": max_replicas}
-    if min_replicas < max_replicas:
-        # A batch of eight costs a CPU little more than one request.
-        config = AutoscalingConfig(min_replicas=min_replicas, max_replicas=max_replicas, target_ongoing_requests=8)
-        scaling = {"autoscaling_config": config}
-    replicas = serve.deployment(
+    """What Ray Serve runs."""
+    threads = str(replicas.cpus)
+    ending = {"graceful_shutdown_timeout_s": replicas.shutdown_timeout, "graceful_shutdown_wait_loop_s": 0.2}
+    scaling: dict[str, Any] = {"num_replicas": replicas.maximum}
+    if replicas.minimum < replicas.maximum:
+        scaling = {
+            "autoscaling_config": AutoscalingConfig(
+                min_replicas=replicas.minimum,
+                max_replicas=replicas.maximum,
+                target_ongoing_requests=_TARGET_REQUESTS,
+            )
+        }
+    models = serve.deployment(
         Replica,
-        name="replica",
+        name=_REPLICA,
         # The application itself refuses what is too much, with the words that clients know.
-        max_ongoing_requests=2 * max_requests,
-        graceful_shutdown_timeout_s=shutdown_timeout,
-        graceful_shutdown_wait_loop_s=0.2,
+        max_ongoing_requests=2 * replicas.max_requests,
         health_check_period_s=_HEALTH_SECONDS,
         # What is wrong with a model does not mend by loading it again.
         max_constructor_retry_count=1,
         request_router_config=RequestRouterConfig(request_router_class=PrefixRouter),
         ray_actor_options={
-            "num_cpus": cpus,
-            "num_gpus": gpus,
+            "num_cpus": replicas.cpus,
+            "num_gpus": replicas.gpus,
             "runtime_env": {"env_vars": {"QWEN3_THREADS": threads, "OMP_NUM_THREADS": threads}},
         },
+        **ending,
         **scaling,
-    ).bind(model, dict(llm_options), {**app_options, "max_requests": max_requests})
+    ).bind(model, dict(llm_options), {**app_options, "max_requests": replicas.max_requests})
     front = serve.deployment(
         serve.ingress(_front)(_Ingress),
         name="front",
         max_ongoing_requests=_FRONT_REQUESTS,
-        graceful_shutdown_timeout_s=shutdown_timeout,
-        graceful_shutdown_wait_loop_s=0.2,
         ray_actor_options={"num_cpus": 0},
+        **ending,
     )
-    return front.bind(replicas)
+    return front.bind(models)
 
 
 class _Ingress:
-    def __init__(self, replicas: DeploymentHandle) -> None:
-        self.replicas = replicas
+    """What `_front` is attached to. Ray starts the deployments that it gets here with it."""
+
+    def __init__(self, models: DeploymentHandle) -> None:
+        pass
 
 
 def _front() -> ASGIApp:
     """Called by Ray in the front's process. Keys and hosts are the replicas' matter, sizes must be checked here."""
-    guarded = Guard(Router(default=Front(serve.get_deployment_handle("replica", APPLICATION))))
+    guarded = Guard(Router(default=Front(serve.get_deployment_handle(_REPLICA, APPLICATION))))
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_without_id(message: Message) -> None:
@@ -215,45 +230,65 @@ def _front() -> ASGIApp:
 
 
 @contextmanager
-def deployed(app: serve.Application, *, host: str, port: int, address: str | None) -> Iterator[None]:
-    """`app` answers at `host` and `port`: on the cluster at `address`, or one that is only this machine and begins and
-    ends with it.
+def deployed(
+    model: str,
+    llm_options: Mapping[str, Any],
+    app_options: Mapping[str, Any],
+    replicas: Replicas,
+    *,
+    host: str,
+    port: int,
+    address: str | None = None,
+    num_cpus: int | None = None,
+) -> Iterator[Replicas]:
+    """Replicas of the server answer at `host` and `port`: on the cluster at `address`, or on one of this machine alone,
+    with `num_cpus` or all of its CPUs, that begins and ends here. In the end running requests may end.
+
+    `llm_options` are those of `LLM`, `app_options` those of `make_app`. Yields the replicas with their CPUs.
 
     Raises ConnectionError where there is no cluster at `address`, and ReplicaError where the replicas do not start.
     """
     # What is not sent to anybody is not asked about either.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     _check_reachable(address)
+    is_own = address is None
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        ray.init(
-            address=address or "local",
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level="error",
-        )
+        if is_own:
+            ray.init("local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+        else:
+            ray.init(address, **quiet)
     except ConnectionError as error:
-        raise ConnectionError(f"there is no Ray cluster at {address}: start one with 'ray start --head'") from error
+        raise ConnectionError(f"there is no Ray cluster at {address}: 'ray start --head' begins one") from error
     try:
-        serve.start(
-            proxy_location=ProxyLocation.EveryNode if address else ProxyLocation.HeadOnly,
-            http_options=HTTPOptions(host=host, port=port),
-        )
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        replicas = _with_cpus(replicas, is_own)
+        where = ProxyLocation.HeadOnly if is_own else ProxyLocation.EveryNode
+        serve.start(proxy_location=where, http_options=HTTPOptions(host=host, port=port))
         try:
-            serve.run(app, name=APPLICATION)
+            serve.run(_application(model, llm_options, app_options, replicas), name=APPLICATION)
         except RuntimeError as error:
             raise ReplicaError(f"the replicas do not start: {_why_not_started() or error}") from error
-        yield
+        yield replicas
     finally:
-        serve.delete(APPLICATION)
-        if address is None:
-            serve.shutdown()
+        serve.delete(APPLICATION)  # waits for what runs, which the end of the cluster would not
         ray.shutdown()
+
+
+def _with_cpus(replicas: Replicas, is_own: bool) -> Replicas:
+    """`replicas` with their share of the cluster's CPUs. Raises ReplicaError where an own cluster has too few; another
+    may grow."""
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    cpus = replicas.cpus or max(1, min(max(nodes), sum(nodes) // replicas.maximum))
+    if is_own and cpus * replicas.maximum > sum(nodes):
+        raise ReplicaError(f"{replicas.maximum} replicas of {cpus} CPUs do not fit in the {sum(nodes)} there are")
+    return replace(replicas, cpus=cpus)
 
 
 def _why_not_started() -> str:
     """The error of the replicas' last start: the end of a traceback that Ray has wrapped in its own words."""
     state = serve.status().applications.get(APPLICATION)
-    message = state.deployments["replica"].message.strip() if state and "replica" in state.deployments else ""
+    message = state.deployments[_REPLICA].message.strip() if state and _REPLICA in state.deployments else ""
     return message.splitlines()[-1] if message else ""
 
 

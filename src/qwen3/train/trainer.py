@@ -19,7 +19,8 @@ from qwen3.checkpoint.load import save_model
 from qwen3.model import Qwen3
 from qwen3.train import checkpoint
 from qwen3.train.attend import ShortAttend
-from qwen3.train.data import Batch, learn_tokenizer, pack, step_documents
+from qwen3.train.batch import Batch, pack
+from qwen3.train.conversations import learn_tokenizer, step_documents
 from qwen3.train.recipe import Recipe
 from qwen3.train.schedule import learning_rate
 

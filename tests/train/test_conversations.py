@@ -7,8 +7,9 @@ import torch
 
 from qwen3.chat import render
 from qwen3.tokenizer import Tokenizer
+from qwen3.train.batch import pack
+from qwen3.train.conversations import encode, learn_tokenizer, step_documents
 from qwen3.train.curriculum import sample
-from qwen3.train.data import encode, learn_tokenizer, pack, step_documents
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,64 @@
+"""Conditions on labels, such as `education>=2` or `language=en,de`: one grammar for filters, pools and weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qwen3.train.data.errors import DataError
+
+_FORM = re.compile(r"\s*([a-z][a-z0-9_]*)\s*(<=|>=|!=|<|>|=)\s*(.+?)\s*")
+_COMPARISONS: dict[str, Callable] = {
+    "<=": np.less_equal,
+    ">=": np.greater_equal,
+    "<": np.less,
+    ">": np.greater,
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`label` stands in relation `operator` to `operand`: a number, or for = and != any of several words."""
+
+    label: str
+    operator: str
+    operand: float | tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """DataError for what is not a condition."""
+        match = _FORM.fullmatch(text)
+        if match is None:
+            raise DataError(
+                f"{text!r} is not a condition: write LABEL OPERATOR VALUE, as in education>=2 or language=en,de"
+            )
+        label, operator, value = match.groups()
+        if operator in ("=", "!="):
+            return cls(label, operator, tuple(word.strip() for word in value.split(",")))
+        try:
+            return cls(label, operator, float(value))
+        except ValueError:
+            raise DataError(f"{text!r}: {operator} compares numbers, and {value!r} is none") from None
+
+    def __str__(self) -> str:
+        value = ",".join(self.operand) if isinstance(self.operand, tuple) else f"{self.operand:g}"
+        return f"{self.label}{self.operator}{value}"
+
+    def holds(self, value: str | float) -> bool:
+        """Whether one document passes, given the value of its label."""
+        if isinstance(self.operand, tuple):
+            return (str(value) in self.operand) == (self.operator == "=")
+        if isinstance(value, str):
+            raise DataError(f"{self}: the label {self.label} is a word, {value!r}, and not a number")
+        return bool(_COMPARISONS[self.operator](np.float32(value), np.float32(self.operand)))
+
+    def mask(self, column: np.ndarray, words: Sequence[str] | None) -> np.ndarray:
+        """The same for a column: numbers, or with `words` indices into them."""
+        if words is None:
+            if isinstance(self.operand, tuple):
+                raise DataError(f"{self}: the label {self.label} is a number: compare it by <, <=, > or >=")
+            return _COMPARISONS[self.operator](column, column.dtype.type(self.operand))
+        return np.array([self.holds(word) for word in words], bool)[column]
