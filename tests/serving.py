@@ -24,12 +24,15 @@ TOOL_ANSWER = (
     '<tool_call>\n{"name": "weather", "arguments": {"city": "Zürich", "days": 2}}\n</tool_call>\n'
     '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
 )
+PONDER = "<think>" + "Hm. " * 2000 + "</think>\n\nSo."
 PLAIN_ANSWER = "<think>\nThey greet.\n</think>\n\nHello, world. 😀"
+
+SCRIPTS = {"weather": TOOL_ANSWER, "endless": ENDLESS, "fails": FAILS, "silent": "At last.", "ponder": PONDER}
 
 
 def script(prompt: str) -> str:
     question = prompt.rpartition("<|im_start|>user\n")[2]
-    for word, answer in (("weather", TOOL_ANSWER), ("endless", ENDLESS), ("fails", FAILS)):
+    for word, answer in SCRIPTS.items():
         if word in question:
             return answer
     is_closed = prompt.endswith("</think>\n\n") or "<|im_start|>" not in prompt
@@ -99,6 +102,8 @@ class ScriptedEngine:
         for request, ids in list(self.running.items()):
             if request.script == FAILS:
                 raise RuntimeError("secret details of the failure")
+            if request.script == SCRIPTS["silent"] and not request.generated_ids:
+                time.sleep(0.2)
             if request.script == ENDLESS:
                 time.sleep(0.005)
                 ids = self._tokenizer.encode("again ")[:1]
