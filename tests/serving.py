@@ -11,6 +11,7 @@ import numpy as np
 import openai
 import uvicorn
 
+from qwen3.engine.engine import Load
 from qwen3.engine.request import FinishReason, Request, TokenLogprob
 from qwen3.server.app import make_app
 from qwen3.tokenizer import Tokenizer
@@ -41,10 +42,15 @@ def script(prompt: str) -> str:
 
 @contextmanager
 def serving(llm, **options):
+    """The base URL of a server for this model."""
+    with running(make_app(llm, **options)) as url:
+        yield url
+
+
+@contextmanager
+def running(app):
     """The base URL of a server in a thread; it has shut down in the end."""
-    config = uvicorn.Config(
-        make_app(llm, **options), port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=1
-    )
+    config = uvicorn.Config(app, port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
@@ -91,6 +97,10 @@ class ScriptedEngine:
 
     def remember(self, prompt, cache_salt="") -> None:
         """It computes nothing, and so nothing ahead."""
+
+    @property
+    def load(self) -> Load:
+        return Load(len(self.running), 0, 0.0)
 
     def abort(self, request: Request, reason: FinishReason = FinishReason.ABORT) -> None:
         if not request.is_finished:

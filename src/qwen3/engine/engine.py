@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -53,6 +54,15 @@ def make_pool(model: Qwen3, kv_format: str | None) -> PagePool:
             f"this one keeps keys and values in {str(model.dtype).removeprefix('torch.')}"
         )
     return PagePool(model.config, model.dtype, model.device, (kv_format or "bf16") if model.is_packed else None)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What an engine holds now: requests, and the share of the cache's blocks that they take."""
+
+    running: int
+    waiting: int
+    cache_used: float
 
 
 class Engine:
@@ -112,6 +122,13 @@ class Engine:
     @property
     def has_work(self) -> bool:
         return bool(self.scheduler.waiting or self.scheduler.running)
+
+    @property
+    def load(self) -> Load:
+        """From any thread."""
+        scheduler, blocks = self.scheduler, self.blocks
+        used = 1 - blocks.num_free / blocks.capacity
+        return Load(len(scheduler.running), len(scheduler.waiting), used)
 
     @property
     def backlog_seconds(self) -> float:

@@ -67,7 +67,11 @@ class Service:
         self._llm: LLM | None = None
         self._worker: Worker | None = None
         self._running: dict[str, Stream] = {}
-        self.metrics.gauge("requests_open", "Requests that run or wait.", lambda: self.num_open)
+        gauge = self.metrics.gauge
+        gauge("requests_open", "Requests that run or wait.", lambda: self.num_open)
+        gauge("requests_running", "Answers that the engine computes.", lambda: self._load("running"))
+        gauge("requests_waiting", "Answers that wait for a place.", lambda: self._load("waiting"))
+        gauge("cache_used_ratio", "Of the cache's blocks, those in use.", lambda: self._load("cache_used"))
 
     def attach(self, llm: LLM) -> None:
         """Serve `llm` from now on; it then belongs to the engine thread."""
@@ -89,6 +93,9 @@ class Service:
     @property
     def num_open(self) -> int:
         return 0 if self._worker is None else self._worker.num_open
+
+    def _load(self, name: str) -> float:
+        return 0 if self._llm is None else getattr(self._llm.load, name)
 
     def check_model(self, asked_for: str | None) -> None:
         if asked_for is not None and asked_for not in self.names:
