@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from qwen3.train.batch import pack
-from qwen3.train.conversations import step_documents
 from safetensors.torch import load_file
 
 from qwen3 import ops
 from qwen3.model import CausalAttend, Qwen3
 from qwen3.train.attend import ShortAttend
+from qwen3.train.batch import pack
+from qwen3.train.conversations import step_documents
 from qwen3.train.recipe import Recipe
 from qwen3.train.schedule import learning_rate
 from qwen3.train.trainer import Trainer
