@@ -244,6 +244,8 @@ uint64_t read_all(uintptr_t address, size_t num_bytes) {
 }  // namespace
 
 NB_MODULE(_native, module) {
+  // A server that is interrupted ends with its model alive, which is no fault.
+  nb::set_leak_warnings(false);
   module.def("cpu_features", &qwen3::cpu_features);
   module.def("available_instruction_sets", &available_instruction_sets);
   module.def("matvec_bf16", &matvec_bf16);

@@ -22,7 +22,7 @@ constexpr Kernels kTables[] = {
     {"avx2", [] { return has_all({"avx2", "fma", "f16c"}); }, avx2::matvec_bf16, 6, &avx2::matmul,
      avx2::quantize_token, avx2::float_token, avx2::pack_panel, &avx2::attention, &avx2::router, &avx2::sampling},
     {"avx_vnni", [] { return has_all({"avx2", "fma", "f16c", "avx_vnni"}); }, avx2::matvec_bf16, 6,
-     &avx_vnni::matmul, avx2::quantize_token, avx2::float_token, avx2::pack_panel, &avx2::attention, &avx2::router,
+     &avx_vnni::matmul, avx2::quantize_token, avx2::float_token, avx2::pack_panel, &avx_vnni::attention, &avx2::router,
      &avx2::sampling},
     {"avx512", [] { return has_all({"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"}); },
      avx512::matvec_bf16, 6, &avx2::matmul, avx512::quantize_token, avx512::float_token, avx512::pack_panel,
@@ -30,7 +30,7 @@ constexpr Kernels kTables[] = {
     {"avx512_vnni",
      [] { return has_all({"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}); },
      avx512::matvec_bf16, 12, &avx512_vnni::matmul, avx512::quantize_token, avx512::float_token,
-     avx512::pack_panel, &avx512::attention, &avx512::router, &avx512::sampling},
+     avx512::pack_panel, &avx512_vnni::attention, &avx512::router, &avx512::sampling},
 #elif defined(__aarch64__)
     {"neon", [] { return has_all({"neon"}); }, neon::matvec_bf16, 4, &generic::matmul, neon::quantize_token,
      neon::float_token, neon::pack_panel, &neon::attention, &neon::router, &neon::sampling},

@@ -118,8 +118,9 @@ constexpr size_t kPageTokens = 32;
 constexpr size_t kSplitTokens = 256;  // positions whose softmax is computed at once; splits start at multiples of it
 constexpr size_t kMaxAttentionRows = 64, kMaxHeadDim = 256;
 
-// In memory a head's page is keys [head_dim, 32], values [32, head_dim] and, in int8 only, float32 scales of the 32
-// keys and of the 32 values.
+// In memory a head's page is keys [head_dim, 32] and values [32, head_dim]; in int8 keys [head_dim / 2, 32, 2], values
+// [16, head_dim, 2], where the last axis is two dimensions or two positions, and float32 scales of the 32 keys and of
+// the 32 values.
 enum class KvFormat : int { kFloat32, kBfloat16, kFloat16, kInt8 };
 
 // Puts one token's key and value into slot 0..31 of a head's page. The 16-bit formats round half to even; int8 is
@@ -143,11 +144,14 @@ struct AttentionSplit {
 };
 
 // For each row, at most kMaxAttentionRows, over the positions j that it sees:
-//   score[j] = sum over i of q[i] * key[j][i]   from +0 by fma, in rising i; int8: of the quants, then times the scale
+//   score[j] = sum over i of q[i] * key[j][i]   from +0 by fma, in rising i
 //   maximum = the largest score (a NaN is no score); weight[j] = exp(score[j] - maximum)
 //   sum = sum of weight[j] in 16 lanes j % 16, then of lanes i and i + 8, + 4, + 2, + 1
-//   out[i] = sum over j of weight[j] * value[j][i]   from +0 by fma, in rising j; int8: of the quants, by weights that
-//   were multiplied by the scales
+//   out[i] = sum over j of weight[j] * value[j][i]   from +0 by fma, in rising j
+// In int8 q and weight[j] * value_scale[j] are first rounded to int16: x = round_half_even(x * (32767 / amax)), with
+// scale amax / 32767, or 0 if amax < 1e-30, or NaN if a value is not finite. The sums are then exact integers:
+//   score[j] = (float(sum) * q_scale) * key_scale[j]
+//   out[i] = float(sum) * weight_scale
 // So a row's bits depend on no other row. exp is `exponential` in native/lanes.inc.
 using AttendSplit = void(const AttentionSplit& split, const float* q_Rd, size_t num_rows, float* maxima_R,
                          float* sums_R, float* out_Rd);
@@ -229,6 +233,7 @@ extern const SamplingKernels sampling;
 }  // namespace avx2
 namespace avx_vnni {
 extern const MatmulPanels matmul;
+extern const AttentionKernels attention;
 }
 namespace avx512 {
 MatvecBf16 matvec_bf16;
@@ -241,6 +246,7 @@ extern const SamplingKernels sampling;
 }  // namespace avx512
 namespace avx512_vnni {
 extern const MatmulPanels matmul;
+extern const AttentionKernels attention;
 }
 namespace neon {
 MatvecBf16 matvec_bf16;

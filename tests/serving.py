@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 
+import httpx
+import numpy as np
 import openai
 import uvicorn
 
@@ -13,6 +15,8 @@ from qwen3.engine.request import FinishReason, Request, TokenLogprob
 from qwen3.server.app import make_app
 from qwen3.tokenizer import Tokenizer
 
+HTTP = httpx.Client(timeout=30)
+"""A new client for each request would cost more than the request."""
 ENDLESS, FAILS = "endless", "fails"
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL_ANSWER = (
@@ -20,12 +24,15 @@ TOOL_ANSWER = (
     '<tool_call>\n{"name": "weather", "arguments": {"city": "Zürich", "days": 2}}\n</tool_call>\n'
     '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
 )
+PONDER = "<think>" + "Hm. " * 2000 + "</think>\n\nSo."
 PLAIN_ANSWER = "<think>\nThey greet.\n</think>\n\nHello, world. 😀"
+
+SCRIPTS = {"weather": TOOL_ANSWER, "endless": ENDLESS, "fails": FAILS, "silent": "At last.", "ponder": PONDER}
 
 
 def script(prompt: str) -> str:
     question = prompt.rpartition("<|im_start|>user\n")[2]
-    for word, answer in (("weather", TOOL_ANSWER), ("endless", ENDLESS), ("fails", FAILS)):
+    for word, answer in SCRIPTS.items():
         if word in question:
             return answer
     is_closed = prompt.endswith("</think>\n\n") or "<|im_start|>" not in prompt
@@ -67,18 +74,23 @@ def chat(client, messages=HELLO, **options):
 
 class ScriptedEngine:
     """Each step gives every running request the next token of its script, which is `script(prompt)`; of ENDLESS there
-    is always one more, 5 ms later, and a step with FAILS in it raises."""
+    is always one more, 5 ms later, and a step with FAILS in it raises. Where a request's rules do not allow the token,
+    it takes the most likely of those that they do by an order of its own; a token that was forced is not said again."""
 
     def __init__(self, tokenizer: Tokenizer, script: Callable[[str], str]) -> None:
         self._tokenizer, self._script = tokenizer, script
         self.running: dict[Request, list[int]] = {}
         self.num_steps = 0
+        self.has_idle_work, self.backlog_seconds = False, 0.0
 
     def add(self, request: Request) -> None:
         script = self._script(self._tokenizer.decode(request.prompt_ids))
         ids = [] if script in (ENDLESS, FAILS) else [*self._tokenizer.encode(script), self._tokenizer.eos_id]
         self.running[request] = ids
         request.script = script
+
+    def remember(self, prompt, cache_salt="") -> None:
+        """It computes nothing, and so nothing ahead."""
 
     def abort(self, request: Request, reason: FinishReason = FinishReason.ABORT) -> None:
         if not request.is_finished:
@@ -90,9 +102,24 @@ class ScriptedEngine:
         for request, ids in list(self.running.items()):
             if request.script == FAILS:
                 raise RuntimeError("secret details of the failure")
+            if request.script == SCRIPTS["silent"] and not request.generated_ids:
+                time.sleep(0.2)
             if request.script == ENDLESS:
                 time.sleep(0.005)
                 ids = self._tokenizer.encode("again ")[:1]
-            request.accept(TokenLogprob(ids.pop(0), 0.0))
+            before = len(request.generated_ids)
+            request.accept(TokenLogprob(self._choose(ids, request.mask()), 0.0))
+            for forced in request.generated_ids[before + 1 :]:
+                if ids and ids[0] == forced:
+                    ids.pop(0)
             if request.is_finished:
                 self.running.pop(request)
+
+    def _choose(self, ids: list[int], mask: np.ndarray | None) -> int:
+        if mask is None:
+            return ids.pop(0)
+        allowed = np.unpackbits(mask, bitorder="little")
+        if ids and allowed[ids[0]]:
+            return ids.pop(0)
+        preferred = [self._tokenizer.eos_id, *(self._tokenizer.encode(char)[0] for char in '"}]:, 0')]
+        return next((id for id in preferred if allowed[id]), int(allowed.argmax()))

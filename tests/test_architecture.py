@@ -23,6 +23,7 @@ LIGHT = {
     "qwen3.quant.formats": set(),
     "qwen3.tokenizer": {"tokenizers"},
     "qwen3.chat": {"jinja2"},
+    "qwen3.grammar": {"llguidance"},
     "qwen3.checkpoint.generation_config": set(),
     "qwen3.checkpoint.directory": set(),
     "qwen3.checkpoint.gguf": set(),
@@ -30,9 +31,22 @@ LIGHT = {
     "qwen3.checkpoint.hub": {"huggingface_hub"},
     "qwen3.checkpoint.names": set(),
     "qwen3.checkpoint.safetensors": set(),
+    "qwen3.engine.blocks": set(),
+    "qwen3.engine.capacity": set(),
+    "qwen3.engine.cost": set(),
     "qwen3.engine.request": set(),
+    "qwen3.engine.scheduler": set(),
+    "qwen3.engine.speculate": set(),
     "qwen3.engine.thinking": set(),
+    "qwen3.engine.guide": set(),
+    "qwen3.engine.rules": set(),
+    "qwen3.server.chat_schema": {"pydantic"},
+    "qwen3.server.completions_schema": {"pydantic"},
+    "qwen3.server.limits": set(),
+    "qwen3.server.messages_schema": {"pydantic"},
+    "qwen3.server.responses_schema": {"pydantic"},
     "qwen3.server.schemas": {"pydantic"},
+    "qwen3.agent": {"pydantic", "typing_extensions", "mcp", "httpx2"},
     "qwen3.train.bbpe": {"tokenizers"},
     "qwen3.train.curriculum": set(),
     "qwen3.train.data": set(),
@@ -44,7 +58,7 @@ LIGHT = {
 # What of qwen3 the other modules may import, besides the package that they are in; the longest prefix counts.
 # "qwen3" allows its own names (`__version__`), not everything below.
 CONFIG = {"qwen3.config", "qwen3.presets", "qwen3.strict_json"}
-TEXT = {"qwen3.tokenizer", "qwen3.chat"}
+TEXT = {"qwen3.tokenizer", "qwen3.chat", "qwen3.grammar"}
 MAY_IMPORT = {
     "qwen3": {"qwen3.config", "qwen3.engine.llm", "qwen3.engine.request", "qwen3.tokenizer"},
     "qwen3.__main__": {"qwen3.cli"},
@@ -56,13 +70,16 @@ MAY_IMPORT = {
     "qwen3.checkpoint.gguf_load": {"qwen3.model", "qwen3.ops", "qwen3.quant.blocks"},
     "qwen3.engine": {"qwen3.model", "qwen3.ops"} | CONFIG,
     "qwen3.engine.loading": {"qwen3.model", "qwen3.checkpoint", "qwen3.hardware", "qwen3.weight_choice"},
-    "qwen3.engine.generation": {"qwen3.chat"},
-    "qwen3.engine.llm": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,
+    "qwen3.engine.generation": {"qwen3.chat", "qwen3.tokenizer"},
+    "qwen3.engine.scoring": {"qwen3.chat", "qwen3.model", "qwen3.ops"},
+    "qwen3.engine.llm": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint", "qwen3.hardware"} | CONFIG | TEXT,
     "qwen3.train": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,
-    "qwen3.server": {"qwen3", "qwen3.chat", "qwen3.strict_json"}
-    | {"qwen3.engine.llm", "qwen3.engine.generation", "qwen3.engine.request"},
+    "qwen3.server": {"qwen3", "qwen3.chat", "qwen3.grammar", "qwen3.strict_json"}
+    | {"qwen3.engine.llm", "qwen3.engine.generation", "qwen3.engine.request", "qwen3.engine.scoring"},
+    "qwen3.server.calculator": {"qwen3.engine.llm", "qwen3.memory", "qwen3.quant.formats"} | CONFIG,
     "qwen3.cli": {"qwen3", "qwen3.memory", "qwen3.hardware", "qwen3.weight_choice", "qwen3.checkpoint"}
-    | {"qwen3.engine", "qwen3.ops", "qwen3.train", "qwen3.server", "qwen3.model.random"}
+    | {"qwen3.agent", "qwen3.engine", "qwen3.ops", "qwen3.train", "qwen3.server"}
+    | {"qwen3.model.random", "qwen3.model.transforms"}
     | CONFIG
     | TEXT,
 }
@@ -171,6 +188,8 @@ def test_module_never_runs_data_as_code(module):
         ("qwen3.train.loop", "from qwen3 import LLM", ["qwen3"]),
         ("qwen3.server.app", "from qwen3.engine.engine import Engine", ["qwen3.engine.engine"]),
         ("qwen3.engine.llm", "from qwen3.server.worker import Worker", ["qwen3.server.worker"]),
+        ("qwen3.agent.loop", "import mcp\nfrom qwen3.engine.request import Finished", []),
+        ("qwen3.agent.loop", "from qwen3.engine.llm import LLM", ["qwen3.engine.llm"]),
         ("qwen3.cli.main", "from qwen3 import __version__", []),
         ("qwen3.cli.main", "from qwen3.model import Qwen3", ["qwen3.model"]),
     ],

@@ -8,7 +8,7 @@ import pytest
 from qwen3.hardware import available_bytes
 from qwen3.memory import estimate
 from qwen3.presets import PRESETS
-from qwen3.weight_choice import MemoryShortageError, choose_weights, needed_bytes
+from qwen3.weight_choice import MemoryShortageError, check_file_fits, choose_weights, needed_bytes
 
 GB = 10**9
 SMALL = replace(PRESETS["Qwen3-0.6B"], num_hidden_layers=2, dtype="float32")
@@ -156,3 +156,18 @@ def test_free_memory_is_what_the_kernel_and_the_control_groups_leave(tmp_path, f
 
 def test_this_machine_has_some_memory_free():
     assert available_bytes() > 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size_gb", "own_gb", "free_gb", "message"),
+    [
+        (None, 4.3, 4.3, 4, r"weights need 4\.7 GB, but 4\.0 GB .* at most 7\.\d bits a weight \(this one has 8\.6\)"),
+        (None, 2.3, 2.3, 2, r"weights need 2\.7 GB, but 2\.0 GB of memory are free: take a smaller model"),
+        ("bfloat16", 8.0, 2.3, 6, r"in bf16 need 8\.4 GB, but 6\.0 GB .*: at its own precision.* need 2\.7 GB"),
+    ],
+)
+def test_a_file_that_cannot_fit_is_refused_with_its_numbers_and_what_would(dtype, size_gb, own_gb, free_gb, message):
+    sizes = int(size_gb * GB), int(own_gb * GB)
+    with pytest.raises(MemoryShortageError, match=message):
+        check_file_fits(config("4B"), dtype, *sizes, free_gb * GB)
+    check_file_fits(config("4B"), dtype, *sizes, 9 * GB)

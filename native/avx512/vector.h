@@ -3,6 +3,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 namespace qwen3::avx512 {
 
@@ -33,8 +34,38 @@ static inline Vector load_bf16(const uint16_t* from) {
 static inline Vector load_fp16(const uint16_t* from) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))};
 }
-static inline Vector load_int8(const int8_t* from) {
-  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))))};
+
+struct Integers {  // 16 of 32 bits
+  __m512i v;
+};
+struct Pairs {  // 16 pairs of 16 bits
+  __m512i v;
+};
+
+static inline Integers zero_integers() { return {_mm512_setzero_si512()}; }
+static inline Integers load(const int32_t* from) { return {_mm512_loadu_si512(from)}; }
+static inline void store(int32_t* to, Integers a) { _mm512_storeu_si512(to, a.v); }
+static inline Integers add(Integers a, Integers b) { return {_mm512_add_epi32(a.v, b.v)}; }
+static inline Vector to_floats(Integers a) { return {_mm512_cvtepi32_ps(a.v)}; }
+static inline void store_int16(int16_t* to, Vector a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a.v)));
+}
+static inline Pairs load_int8_pairs(const int8_t* from) {
+  return {_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))};
+}
+static inline Pairs broadcast_pair(const int16_t* from) {
+  int32_t pair;
+  memcpy(&pair, from, sizeof pair);
+  return {_mm512_set1_epi32(pair)};
+}
+static inline Integers add_products(Integers sums, Pairs a, Pairs b) {
+#if defined(__AVX512VNNI__)
+  sums.v = _mm512_dpwssd_epi32(sums.v, a.v, b.v);
+#else
+  sums.v = _mm512_add_epi32(sums.v, _mm512_madd_epi16(a.v, b.v));
+#endif
+  __asm__("" : "+v"(sums.v));  // GCC 12 copies the sums of a loop from register to register
+  return sums;
 }
 
 }  // namespace qwen3::avx512

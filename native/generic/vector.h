@@ -66,8 +66,54 @@ static inline Vector load_bf16(const uint16_t* from) {
 static inline Vector load_fp16(const uint16_t* from) {
   return each([&](int i) { return float_of_fp16(from[i]); });
 }
-static inline Vector load_int8(const int8_t* from) {
-  return each([&](int i) { return static_cast<float>(from[i]); });
+
+struct Integers {  // 16 of 32 bits
+  int32_t lanes[16];
+};
+struct Pairs {  // 16 pairs of 16 bits
+  int16_t values[32];
+};
+
+template <class Lane>
+static inline Integers each_integer(Lane&& lane) {
+  Integers all;
+  for (int i = 0; i < 16; ++i) all.lanes[i] = lane(i);
+  return all;
+}
+
+static inline Integers zero_integers() {
+  return each_integer([](int) { return 0; });
+}
+static inline Integers load(const int32_t* from) {
+  return each_integer([&](int i) { return from[i]; });
+}
+static inline void store(int32_t* to, const Integers& a) {
+  for (int i = 0; i < 16; ++i) to[i] = a.lanes[i];
+}
+static inline Integers add(const Integers& a, const Integers& b) {
+  return each_integer([&](int i) { return a.lanes[i] + b.lanes[i]; });
+}
+static inline Vector to_floats(const Integers& a) {
+  return each([&](int i) { return static_cast<float>(a.lanes[i]); });
+}
+// Half to even, for magnitudes up to 32,767.
+static inline void store_int16(int16_t* to, const Vector& a) {
+  for (int i = 0; i < 16; ++i) to[i] = static_cast<int16_t>((a.lanes[i] + 12582912.0f) - 12582912.0f);
+}
+static inline Pairs load_int8_pairs(const int8_t* from) {
+  Pairs all;
+  for (int i = 0; i < 32; ++i) all.values[i] = from[i];
+  return all;
+}
+static inline Pairs broadcast_pair(const int16_t* from) {
+  Pairs all;
+  for (int i = 0; i < 32; ++i) all.values[i] = from[i % 2];
+  return all;
+}
+static inline Integers add_products(const Integers& sums, const Pairs& a, const Pairs& b) {
+  return each_integer([&](int i) {
+    return sums.lanes[i] + a.values[2 * i] * b.values[2 * i] + a.values[2 * i + 1] * b.values[2 * i + 1];
+  });
 }
 
 }  // namespace qwen3::generic

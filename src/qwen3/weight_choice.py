@@ -2,9 +2,9 @@
 
 The rule takes what a user would take who knows the figures. On a CPU a model from half a billion parameters on
 runs in int8: each token reads half the bytes of 16 bits, and next to nothing is lost. Where int8 would leave little
-memory for anything else, it runs in int4. Smaller models are fast as they are and lose more by rounding, so they stay
-as stored; so does whatever the native kernels cannot take. What cannot fit is refused with its numbers, before
-anything is loaded.
+memory for anything else, it runs in int4. Smaller models are fast as they are and lose more by rounding, so their
+weights stay as stored, on the native kernels; so do, on torch, those that these kernels cannot take. What cannot fit is
+refused with its numbers, before anything is loaded.
 
 Bytes come from `memory`, what is free from `hardware`. The module knows no tensors and reads no files.
 """
@@ -24,6 +24,7 @@ _SMALL_PARAMETERS = 500_000_000
 # What int8 must hold besides the weights to be preferred, and the share of free memory that it may take.
 _COMFORTABLE_CONTEXT, _COMFORTABLE_SHARE = 8_192, 3 / 4
 _LEAST_CONTEXT = 512
+_LEAST_BITS = 4.5  # of the smallest type of GGUF that is read: Q4_0
 
 
 class MemoryShortageError(ValueError):
@@ -62,6 +63,33 @@ def choose_weights(config: ModelConfig, weights: str | None, available: int) -> 
         f"because int8 would take {_gb(comfortable)} of the {_gb(available)} free, with {_COMFORTABLE_CONTEXT:,} tokens"
     )
     return WeightChoice("int4", _line(config, "int4", reason, available))
+
+
+def check_file_fits(config: ModelConfig, dtype: str | None, size: int, own_size: int, available: int) -> None:
+    """Refuse the weights of a GGUF file that need more memory than is free.
+
+    Args:
+        dtype: into which they are dequantized; None keeps the file's own precision.
+        size: their bytes in that form.
+        own_size: their bytes at the file's own precision.
+        available: bytes of memory that are free.
+
+    Raises MemoryShortageError with what would fit.
+    """
+    form = STORED_FORMATS[dtype] if dtype else "int8"
+    rest = needed_bytes(config, form) - weight_bytes(config, form)
+    if size + rest <= available:
+        return
+    bits = max(0, available - rest) * 8 / config.num_parameters
+    if own_size + rest <= available:
+        advice = f"at its own precision, without another dtype or packing, they need {_gb(own_size + rest)}"
+    elif bits >= _LEAST_BITS:
+        own_bits = own_size * 8 / config.num_parameters
+        advice = f"take a file of at most {bits:.1f} bits a weight (this one has {own_bits:.1f}), or a smaller model"
+    else:
+        advice = "take a smaller model"
+    what = f"the file's weights in {form}" if dtype else "the file's weights"
+    raise MemoryShortageError(f"{what} need {_gb(size + rest)}, but {_gb(available)} of memory are free: {advice}")
 
 
 def can_pack(config: ModelConfig) -> bool:

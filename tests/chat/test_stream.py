@@ -1,6 +1,7 @@
 """Ids to events: the same for every way of cutting the stream, faithful to the template, nothing lost."""
 
 import json
+from dataclasses import replace
 from itertools import groupby, pairwise
 
 import pytest
@@ -16,6 +17,7 @@ from qwen3.chat import (
     StreamParser,
     StreamState,
     ToolCall,
+    ToolCallDelta,
     fold,
     render,
     start_state,
@@ -24,6 +26,7 @@ from qwen3.chat import (
 USER = {"role": "user", "content": "Hi"}
 PIECES = (
     *("<think>", "</think>", "<tool_call>", "</tool_call>", "<|im_end|>", "<tool_response>", "\n", "\n\n", " ", "the"),
+    *('\n{"name": "f", "arguments":', ' {"a": "}\\""', "</tool_call>"),
     *("END", "EN", "D", "😀", '{"name": "f", "arguments": {"a": 1}}', '\n{"name": "g"}\n', '{"name": ', "}"),
 )
 
@@ -38,10 +41,14 @@ def streamed(tokenizer, chunks, start, **options):
     parser = StreamParser(tokenizer, start, **options)
     events = [event for chunk in chunks for event in parser.feed(chunk)] + parser.finish()
     joined = []
-    for kind, run in groupby(events, key=type):
+    for (kind, _), run in groupby(events, key=lambda event: (type(event), getattr(event, "index", None))):
         run = list(run)
-        joined += run if kind is ToolCall else [kind("".join(event.text for event in run))]
-    assert all(event.text for event in events if not isinstance(event, ToolCall))
+        if kind is ToolCallDelta:
+            assert all(event.arguments for event in run[1:])
+            joined.append(replace(run[0], arguments="".join(event.arguments for event in run)))
+        else:
+            joined += run if kind is ToolCall else [kind("".join(event.text for event in run))]
+    assert all(event.text for event in events if isinstance(event, Reasoning | Content))
     return joined, parser.stopped, parser.state, parser.num_reasoning_tokens
 
 
@@ -54,14 +61,15 @@ def streamed(tokenizer, chunks, start, **options):
     cuts=st.lists(st.integers(0, 80), max_size=10),
     start=st.sampled_from(StreamState),
     stop=st.lists(st.sampled_from(["END", "ND", "\n\n", "the", "e E", "</think>"]), max_size=2),
+    options=st.sampled_from([{}, {"streams_calls": True, "tool_names": ["f"]}, {"parallel_calls": False}]),
 )
-def test_any_cutting_of_a_stream_gives_the_same_events(tokenizer, pieces, cuts, start, stop):
+def test_any_cutting_of_a_stream_gives_the_same_events(tokenizer, pieces, cuts, start, stop, options):
     """Pieces are text, control tokens, and single bytes: half characters too."""
     ids = [id for piece in pieces for id in ([piece] if isinstance(piece, int) else tokenizer.encode(piece))]
     bounds = [0, *sorted(min(cut, len(ids)) for cut in cuts), len(ids)]
-    whole = streamed(tokenizer, [ids], start, stop=stop)
-    assert streamed(tokenizer, [ids[a:b] for a, b in pairwise(bounds)], start, stop=stop) == whole
-    assert streamed(tokenizer, [[id] for id in ids], start, stop=stop) == whole
+    whole = streamed(tokenizer, [ids], start, stop=stop, **options)
+    assert streamed(tokenizer, [ids[a:b] for a, b in pairwise(bounds)], start, stop=stop, **options) == whole
+    assert streamed(tokenizer, [[id] for id in ids], start, stop=stop, **options) == whole
 
 
 @given(ids=st.lists(st.integers(0, 290), max_size=40))
@@ -259,6 +267,49 @@ def test_tags_spelt_out_in_letters_are_text(tokenizer):
     ids = tokenizer.encode("<think>x</think><tool_call>", control=False)
     parser = StreamParser(tokenizer, StreamState.START)
     assert fold(parser.feed(ids) + parser.finish()) == Message(content="<think>x</think><tool_call>")
+
+
+# Calls whose arguments are valid by construction
+
+HEADER = '<tool_call>\n{"name": "f", "arguments":'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closing"),
+    [
+        ("{}", "}\n</tool_call>"),
+        ('{"a": {"b": "}\\"{\\\\"}, "c": [{}]}', "}\n</tool_call>"),
+        ('{"a": "ü', ""),
+        ("", ""),
+        ('{"a": 1}', ""),
+        ('{"a": 1}', "}"),
+    ],
+)
+def test_a_call_in_pieces_adds_up_to_its_arguments_also_where_it_is_cut_short(tokenizer, arguments, closing):
+    parser = StreamParser(tokenizer, StreamState.CONTENT, tool_names=["f"], streams_calls=True)
+    ids = tokenizer.encode(f"A\n{HEADER} {arguments}{closing}")
+    events = [event for id in ids for event in parser.feed([id])] + parser.finish()
+    first = next(event for event in events if isinstance(event, ToolCallDelta))
+    assert first == ToolCallDelta(0, "call_0", "f", "")
+    assert fold(events) == Message(content="A", tool_calls=(ToolCall(0, "call_0", "f", arguments),))
+
+
+def test_a_call_comes_in_pieces_only_after_the_exact_header_of_an_offered_tool(tokenizer):
+    for call in (CALL.replace("\n{", "{"), CALL.replace('":', '" :'), CALL.replace('"f"', '"g"')):
+        parser = StreamParser(tokenizer, StreamState.CONTENT, tool_names=["f"], streams_calls=True)
+        events = parser.feed(tokenizer.encode(call)) + parser.finish()
+        assert not any(isinstance(event, ToolCallDelta) for event in events)
+
+
+def test_without_parallel_calls_the_answer_is_over_after_the_first(tokenizer):
+    for streams in (False, True):
+        parser = StreamParser(
+            tokenizer, StreamState.CONTENT, tool_names=["f"], streams_calls=streams, parallel_calls=False
+        )
+        ids = tokenizer.encode(f"<tool_call>no call</tool_call>{CALL}\n{CALL}")
+        message = fold([event for id in ids for event in parser.feed([id])] + parser.finish())
+        assert message.content == "<tool_call>no call</tool_call>"
+        assert (len(message.tool_calls), parser.is_over, parser.stopped) == (1, True, None)
 
 
 # Streaming itself

@@ -11,13 +11,15 @@ from transformers_models import reference_pair
 
 from qwen3 import LLM
 from qwen3.checkpoint.gguf import GGUFError, GGUFFile
-from qwen3.checkpoint.gguf_load import load_gguf
+from qwen3.checkpoint.gguf_load import load_gguf, loaded_bytes
+from qwen3.engine import loading
 from qwen3.engine.request import SamplingParams
 from qwen3.model.layers import RMSNorm
 from qwen3.model.transforms import storage_of
 from qwen3.ops import PackedWeight
 from qwen3.ops.packed import REPACKED, dequantize
 from qwen3.tokenizer import Tokenizer
+from qwen3.weight_choice import MemoryShortageError
 
 MODELS = {
     "dense": {},
@@ -101,6 +103,30 @@ def test_a_file_may_mix_all_types(tmp_path, tokenizer, moe):
         assert torch.equal(dequantize(weight), parameters[name])
     noise = (logits(loaded) - logits(plain)).norm(dim=1) / logits(plain).norm(dim=1)
     assert noise.median() < 0.05
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("block_type", ["BF16", "Q8_0", "Q4_0", "F32"])
+def test_the_size_in_memory_is_known_before_loading(tmp_path, tokenizer, kind, block_type):
+    _, model = reference_pair(**MODELS[kind])
+    file = saved(tmp_path / "x.gguf", model, tokenizer, block_type)
+    loaded = load_gguf(file)
+    held = {id(each): each.nbytes for each in [*loaded.parameters(), *packed_weights(loaded).values()]}
+    held |= {id(each.weight): each.weight.nbytes for each in loaded.modules() if isinstance(each, RMSNorm)}
+    assert loaded_bytes(file) == sum(held.values())
+    assert loaded_bytes(file, dtype="float32") == sum(
+        each.nbytes for each in load_gguf(file, dtype="float32").parameters()
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"dtype": "bfloat16"}, {"weights": "int4"}])
+def test_a_file_that_cannot_fit_is_refused_before_anything_is_loaded(tmp_path, tokenizer, monkeypatch, options):
+    _, model = reference_pair()
+    file = saved(tmp_path / "x.gguf", model, tokenizer, "Q8_0")
+    monkeypatch.setattr(loading, "available_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(loading, "load_gguf", lambda *_, **__: pytest.fail("it loads"))
+    with pytest.raises(MemoryShortageError, match=r"need 0\.\d GB, but 0\.0 GB of memory are free"):
+        LLM(file.path, **options)
 
 
 def test_a_tied_head_shares_the_embeddings_storage(tmp_path, tokenizer):

@@ -1,13 +1,14 @@
 """The command line with a scripted model in place of a loaded one; run as a program it is `qwen3`.
 
-The model answers a sum, and obeys words in the last message: `slow` (a token each 20 ms), `overflow`, `cut`.
+The model answers a sum, and obeys words in the last message: `slow` (a token each 20 ms), `overflow`, `cut`, and
+`use NAME {ARGUMENTS}`, a tool call whose result it then repeats.
 """
 
 import re
 import time
 from types import SimpleNamespace
 
-from qwen3.chat import ChatFormat, Content, Reasoning
+from qwen3.chat import ChatFormat, Content, Reasoning, ToolCall
 from qwen3.engine.request import NON_THINKING, THINKING, ContextError, Finished, FinishReason, Usage
 
 
@@ -26,11 +27,15 @@ class FakeLLM:
     def defaults(self, thinking=True):
         return THINKING if thinking else NON_THINKING
 
-    def chat(self, messages, tools=None, thinking=True, params=None, *, thinking_budget=None):
-        self.calls.append(
-            {"messages": messages, "tools": tools, "thinking": thinking, "params": params, "budget": thinking_budget}
-        )
+    def chat(self, messages, tools=None, thinking=True, params=None, *, thinking_budget=None, answer_reserve=None):
+        call = {"messages": messages, "tools": tools, "thinking": thinking, "params": params}
+        self.calls.append(call | {"budget": thinking_budget, "reserve": answer_reserve})
         text = messages[-1]["content"]
+        if found := re.search(r"use (\w+) (\{.*\})", text):
+            assert found[1] in {tool["function"]["name"] for tool in tools}
+            return self._events([Reasoning("A tool."), ToolCall(0, "call_0", found[1], found[2])], text)
+        if messages[-1]["role"] == "tool":
+            return self._events([Content(f"It gave {text}.")], text)
         if "overflow" in text:
             raise ContextError("the prompt has 120 tokens and the context holds 100")
         numbers = [int(number) for number in re.findall(r"\d+", text)]
@@ -49,6 +54,8 @@ class FakeLLM:
                     time.sleep(0.02)
                 yield event
             reason = FinishReason.LENGTH if "cut" in text else FinishReason.STOP
+            if isinstance(event, ToolCall):
+                reason = FinishReason.TOOL_CALLS
             num_reasoning = sum(isinstance(event, Reasoning) for event in events)
             yield Finished(reason, Usage(10, len(events), num_reasoning, 0.1, 0.5))
         except GeneratorExit:

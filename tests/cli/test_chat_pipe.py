@@ -68,6 +68,76 @@ def test_commands_change_the_conversation(fake_qwen3, fake_llm):
     assert result.stdout.splitlines() == ["It is 2.", "It is 2.", "It is 4.", "It is 6.", "It is 8."]
 
 
+TOOLS = """
+from dataclasses import dataclass
+
+@dataclass
+class Point:
+    x: int
+
+def double(point: Point) -> int:
+    "Twice x."
+    return _times(2, point.x)
+
+def _times(a, b):
+    return a * b
+"""
+
+
+def test_the_functions_of_a_file_are_tools_and_calls_go_to_stderr(fake_qwen3, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(TOOLS)
+    question = 'use double {"point": {"x": 4}}\n/tools\n'
+    result = fake_qwen3("chat", "--tools", file, "--tools", "builtin", "--yes", stdin=question)
+    assert result.exit_code == 0
+    assert result.stdout == "It gave 8.\n"
+    told, *shown = result.stderr.splitlines()
+    assert told == f"running {file} for the functions in it"
+    assert shown == [
+        "A tool.",
+        '[calls double({"point": {"x": 4}})]',
+        "[double gave: 8]",
+        "calculate(expression)  Compute an arithmetic expression exactly as written, such as (3 + 4.5) * 2**10 or "
+        "sqrt(2).  [built in]",
+        "current_time(timezone)  The date, weekday and time now.  [built in]",
+        "double(point)  Twice x.  [mine]",
+    ]
+
+
+def test_in_a_pipe_only_the_tools_built_in_run_unasked(fake_qwen3, tmp_path):
+    question = 'use calculate {"expression": "17 * 25"}'
+    assert fake_qwen3("chat", "--tools", "builtin", stdin=question).stdout == "It gave 425.\n"
+    file = tmp_path / "mine.py"
+    file.write_text('def calculate(expression: str) -> str:\n    "Not the one built in."\n    return "mine"\n')
+    result = fake_qwen3("chat", "--tools", file, stdin=question)
+    assert result.exit_code == 1
+    assert "give --yes" in result.stderr
+    both = fake_qwen3("chat", "--tools", file, "--tools", "builtin", "--yes", stdin=question)
+    assert both.stdout == "It gave 425.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--tools", "calculator"], "'builtin' or a Python file, and 'calculator' is neither"),
+        (["--tools", "empty.py"], "empty.py defines no functions"),
+        (["--mcp", "no-such-program-here"], "the MCP server 'no-such-program-here' cannot be used"),
+        (["--mcp", "nowhere.json"], "nowhere.json: No such file"),
+    ],
+)
+def test_tools_that_cannot_be_had_end_the_program(fake_qwen3, tmp_path, monkeypatch, arguments, part):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.py").write_text("from math import sqrt\n")
+    result = fake_qwen3("chat", *arguments, stdin="1+1")
+    assert result.exit_code == 1
+    assert part in result.stderr
+
+
+def test_without_tools_the_command_says_how_to_get_them(fake_qwen3):
+    result = fake_qwen3("chat", stdin="/tools")
+    assert "start with --tools or --mcp" in result.stderr
+
+
 def test_a_saved_conversation_is_continued(fake_qwen3, fake_llm, tmp_path):
     file = tmp_path / "talk.json"
     assert fake_qwen3("chat", "--system", "S", stdin=f"1+1\n/save {file}\n").exit_code == 0

@@ -66,6 +66,40 @@ def test_retry_answers_the_same_question_and_keeps_the_old_answer_where_it_fails
     assert session.messages == before
 
 
+def double(x: int) -> int:
+    """Twice x."""
+    return 2 * x
+
+
+def test_a_turn_with_tools_keeps_its_calls_results_and_reasoning(fake_llm):
+    session = ChatSession(fake_llm, tools=[double])
+    list(session.ask('use double {"x": 4}'))
+    assert _roles(session) == ["user", "assistant", "tool", "assistant"]
+    assert session.messages[1]["reasoning_content"] == "A tool."
+    assert session.messages[3]["content"] == "It gave 8."
+    assert len(session.finished) == 2
+    assert (session.last.content, session.last.reasoning) == ("It gave 8.", "A tool.")
+    list(session.retry())
+    assert _roles(session) == ["user", "assistant", "tool", "assistant"]
+    session.undo()
+    assert session.messages == []
+
+
+def test_a_turn_that_is_stopped_in_a_tool_is_kept_and_can_go_on(fake_llm, tmp_path):
+    session = ChatSession(fake_llm, tools=[double])
+    turn = session.ask('use double {"x": 4}')
+    while not isinstance(next(turn), Finished):
+        pass
+    turn.close()
+    assert _roles(session) == ["user", "assistant", "tool"]
+    assert session.messages[1]["finish_reason"] == "interrupted"
+    assert session.messages[2]["content"] == "not run: the turn ended before"
+    session.save(tmp_path / "talk.json")
+    again = ChatSession(fake_llm)
+    again.load(tmp_path / "talk.json")
+    assert again.messages == session.messages
+
+
 def test_undo_takes_back_question_and_answer_and_reset_all_but_the_system_message(fake_llm):
     session = ChatSession(fake_llm, system="Be brief.")
     list(session.ask("1+2"))
@@ -190,3 +224,10 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(fake_llm, tmp_path, monk
         session.save(file)
     assert file.read_text() == before
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(("max_tokens", "reserve"), [(None, 512), (5000, 512), (100, 50)])
+def test_thinking_leaves_tokens_for_an_answer(fake_llm, max_tokens, reserve):
+    overrides = {} if max_tokens is None else {"max_tokens": max_tokens}
+    list(ChatSession(fake_llm, overrides=overrides).ask("1 + 1"))
+    assert fake_llm.calls[-1]["reserve"] == reserve

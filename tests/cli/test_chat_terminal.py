@@ -10,6 +10,7 @@ import struct
 import sys
 import termios
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -75,14 +76,25 @@ class Terminal:
         return bool(data)
 
 
+@contextmanager
+def chatting(folder, *options):
+    terminal = Terminal(
+        *(sys.executable, str(FAKE_CLI), "chat", *options),
+        XDG_STATE_HOME=str(folder),
+        TERM="xterm",
+        PROMPT_TOOLKIT_NO_CPR="1",
+    )
+    try:
+        terminal.wait_for("Ctrl-D leaves")
+        yield terminal
+    finally:
+        terminal.close()
+
+
 @pytest.fixture
 def chat(tmp_path):
-    terminal = Terminal(
-        sys.executable, str(FAKE_CLI), "chat", XDG_STATE_HOME=str(tmp_path), TERM="xterm", PROMPT_TOOLKIT_NO_CPR="1"
-    )
-    terminal.wait_for("Ctrl-D leaves")
-    yield terminal
-    terminal.close()
+    with chatting(tmp_path) as terminal:
+        yield terminal
 
 
 def test_a_conversation_streams_folds_stops_and_ends(chat, tmp_path):
@@ -123,6 +135,54 @@ def test_alt_enter_makes_a_new_line_and_up_brings_the_message_back(chat):
     assert "It is 3." in chat.wait_for("context 18 of 100")
     chat.type_at_prompt("/exit\r")
     assert chat.exit_code() == 0
+
+
+TOOLS = """
+import time
+
+def double(x: int) -> int:
+    "Twice x."
+    return 2 * x
+
+def wait(seconds: float) -> str:
+    "Sleep."
+    time.sleep(seconds)
+    return "\\x1b]0;owned\\x07"
+"""
+
+
+def test_tools_ask_remember_show_their_results_and_stop_at_ctrl_c(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(TOOLS)
+    with chatting(tmp_path, "--tools", str(file)) as chat:
+        assert "tools: double, wait" in chat.output
+        chat.type_at_prompt('use double {"x": 4}\r')
+        shown = chat.wait_for('run double({"x": 4})? [y]es, [n]o, [a]lways: ')
+        assert '[calls double({"x": 4})]' in shown
+        chat.type("n\r")
+        shown = chat.wait_for("context 11 of 100")
+        assert "[double failed: not run: the user refused this call]" in shown
+
+        chat.type_at_prompt('use double {"x": 4}\r')
+        chat.wait_for("lways: ")
+        chat.type("a\r")
+        assert "[double gave: 8]" in chat.wait_for("It gave 8.")
+        chat.type_at_prompt('use double {"x": 5}\r')
+        assert "lways: " not in chat.wait_for("It gave 10.")
+
+        chat.type_at_prompt('use wait {"seconds": 60}\r')
+        chat.wait_for("lways: ")
+        chat.type("y\r")
+        time.sleep(0.2)
+        chat.type("\x03")
+        chat.wait_for("stopped; ")
+        chat.type_at_prompt('use wait {"seconds": 0}\r')
+        chat.wait_for("lways: ")
+        chat.type("y\r")
+        assert "␛]0;owned␇" in chat.wait_for("It gave")
+        chat.type_at_prompt("\x04")
+        # The thread that still sleeps does not keep the program.
+        assert chat.exit_code(5) == 0
 
 
 def test_a_model_cannot_send_commands_to_the_terminal():

@@ -38,6 +38,7 @@ def test_json_gives_an_object_for_each_prompt_in_their_order(fake_qwen3):
             "reasoning_tokens": 0,
             "prefill_seconds": 0.1,
             "decode_seconds": 0.5,
+            "cached_tokens": 0,
         },
     }
 

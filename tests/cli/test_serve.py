@@ -46,3 +46,24 @@ def test_without_the_packages_for_serving_it_says_how_to_get_them(qwen3, monkeyp
     result = qwen3("serve")
     assert result.exit_code == 1
     assert "pip install 'qwen3[serve]'" in result.stderr
+
+
+def test_without_ray_it_says_how_to_get_it(qwen3, monkeypatch):
+    monkeypatch.setattr("qwen3.cli.serve_ray.find_spec", lambda name: None)
+    result = qwen3("serve", "--ray")
+    assert result.exit_code == 1
+    assert "pip install 'qwen3[ray]'" in result.stderr
+
+
+@pytest.mark.parametrize("count", ["0", "4-2", "many", "1-", ""])
+def test_a_faulty_number_of_replicas_is_wrong_usage(qwen3, count):
+    result = qwen3("serve", "--ray", "--replicas", count)
+    assert result.exit_code == 2
+    assert "1-4" in result.stderr
+
+
+def test_a_cluster_that_is_not_there_is_one_line(qwen3):
+    pytest.importorskip("ray", reason="needs the extra [ray]")
+    result = qwen3("serve", "--ray", "--port", "0", "--ray-address", "127.0.0.1:9")
+    assert result.exit_code == 1
+    assert "qwen3: there is no Ray cluster at 127.0.0.1:9" in result.stderr

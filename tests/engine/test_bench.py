@@ -6,9 +6,10 @@ import pytest
 
 from qwen3 import ops
 from qwen3.config import ModelConfig
-from qwen3.engine.bench import Bench, Case, Phase, bytes_read, peak_memory, plan, stored_bytes
+from qwen3.engine.bench import Bench, Case, Phase, bytes_read, peak_memory, plan
 from qwen3.engine.request import ContextError, RequestError
 from qwen3.model.random import random_model
+from qwen3.model.transforms import stored_bytes
 
 CONFIG = ModelConfig(
     model_type="qwen3",

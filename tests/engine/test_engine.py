@@ -1,13 +1,14 @@
 """The engine over token ids: equal to transformers' greedy decoding, independent of the batch, honest about ends."""
 
+import numpy as np
 import pytest
 import torch
 from transformers_models import reference_pair
 
 from qwen3.engine import engine as engine_module
+from qwen3.engine import scheduler
 from qwen3.engine.engine import Engine
 from qwen3.engine.request import FinishReason, Request, SamplingParams
-from qwen3.engine.thinking import ThinkingBudget
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["dense", "moe"])
@@ -20,9 +21,9 @@ def model():
     return reference_pair(num_hidden_layers=2)[1]
 
 
-def make_request(prompt, *, stop_ids=(), max_length=128, thinking=None, **params):
+def make_request(prompt, *, stop_ids=(), max_length=128, guide=None, **params):
     params = SamplingParams(**{"temperature": 0.0, "max_tokens": 20} | params)
-    return Request(list(prompt), params, params.seed or 0, frozenset(stop_ids), max_length, thinking)
+    return Request(list(prompt), params, params.seed or 0, frozenset(stop_ids), max_length, guide)
 
 
 def run(model, *requests):
@@ -63,15 +64,15 @@ def test_sampled_tokens_are_the_same_alone_and_in_any_batch(pair):
 
 
 def test_requests_beyond_the_running_limit_wait_and_finish(model, monkeypatch):
-    monkeypatch.setattr(engine_module, "MAX_RUNNING", 2)
+    monkeypatch.setattr(scheduler, "MAX_RUNNING", 2)
     together = run(model, *(make_request(prompt) for prompt in prompts(5)))
     assert together == [run(model, make_request(prompt))[0] for prompt in prompts(5)]
 
 
 def test_chunked_prefill_draws_the_same_tokens(model, monkeypatch):
-    prompt = prompts(6)[5]
+    prompt = prompts(20)[19]
     whole = run(model, make_request(prompt))
-    monkeypatch.setattr(engine_module, "TORCH_CHUNK", 7)
+    monkeypatch.setattr(engine_module, "TORCH_CHUNK", 32)
     assert run(model, make_request(prompt)) == whole
 
 
@@ -101,42 +102,46 @@ def test_an_aborted_request_computes_no_more_and_frees_its_cache(model):
         engine.step()
     assert (len(kept.generated_ids), len(dropped.generated_ids), len(queued.generated_ids)) == (20, 1, 0)
     assert dropped.finish_reason is queued.finish_reason is FinishReason.ABORT
-    assert dropped.cache is kept.cache is None
+    assert engine.blocks.num_free == engine.blocks.capacity
+    engine.scheduler.check_integrity()
 
 
-@pytest.mark.parametrize("limit", [0, 1, 5])
-def test_thinking_budget_forces_the_closing_ids_after_exactly_that_many_reasoning_tokens(model, limit):
+class Forcing:
+    """A guide that forces some tokens after so many drawn ones, and allows only odd ones from there on."""
+
+    error, is_over = "", False
+
+    def __init__(self, count, tokens):
+        self.count, self.tokens = count, tokens
+
+    def opening(self):
+        return self.tokens if self.count == 0 else []
+
+    def observe(self, token):
+        self.count -= 1
+        return self.opening()
+
+    def mask(self):
+        return None if self.count > 0 else np.full(320 // 8, 0b10101010, np.uint8)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_forced_tokens_follow_at_once_and_what_comes_next_is_drawn_as_if_they_had_stood_in_the_prompt(model, count):
     (prompt,) = prompts(1)
-    closing = [311, 312, 313]
-    budget = ThinkingBudget(limit, think_id=310, end_think_id=313, closing_ids=closing, is_thinking=True)
-    request = make_request(prompt, thinking=budget, logprobs=0)
+    forced = [311, 312, 313]
+    request = make_request(prompt, guide=Forcing(count, forced), logprobs=0)
     run(model, request)
-    assert request.generated_ids[limit : limit + 3] == closing
+    assert request.generated_ids[count : count + 3] == forced
     assert len(request.generated_ids) == 20
-    assert [entry.logprob for entry in request.logprobs[limit : limit + 3]] == [0.0] * 3
-    # What follows is what the model says to the forced tokens, as if they had stood in the prompt.
-    continued = make_request(prompt + request.generated_ids[: limit + 3], max_tokens=20 - limit - 3)
-    assert run(model, continued) == [request.generated_ids[limit + 3 :]]
-
-
-def test_thinking_budget_counts_from_the_opening_token_and_stays_silent_after_a_natural_end():
-    def observe_all(tokens, limit):
-        budget = ThinkingBudget(limit, think_id=1, end_think_id=2, closing_ids=[9, 2], is_thinking=False)
-        return [budget.observe(token) for token in tokens]
-
-    assert observe_all([5, 5, 5, 5], 2) == [[], [], [], []]
-    assert observe_all([1, 5, 5, 5], 2) == [[], [], [9, 2], []]
-    assert observe_all([1, 5, 2, 5, 5, 5], 2) == [[]] * 6
-    assert observe_all([1], 0) == [[9, 2]]
-    # A second opening token is reasoning like any other, and there is one think block only.
-    assert observe_all([1, 1, 1, 1], 2) == [[], [], [9, 2], []]
-    assert observe_all([1, 2, 1, 5, 5], 1) == [[]] * 5
+    assert [entry.logprob for entry in request.logprobs[count : count + 3]] == [0.0] * 3
+    rest = make_request(prompt + request.generated_ids[: count + 3], guide=Forcing(0, []), max_tokens=20 - count - 3)
+    assert run(model, rest) == [request.generated_ids[count + 3 :]]
+    assert all(token % 2 for token in rest.generated_ids)
 
 
 def test_max_tokens_cuts_forced_tokens_too(model):
     (prompt,) = prompts(1)
-    budget = ThinkingBudget(1, think_id=310, end_think_id=313, closing_ids=[311, 312, 313], is_thinking=True)
-    request = make_request(prompt, thinking=budget, max_tokens=3)
+    request = make_request(prompt, guide=Forcing(1, [311, 312, 313]), max_tokens=3)
     run(model, request)
     assert request.generated_ids[1:] == [311, 312]
     assert request.finish_reason is FinishReason.LENGTH

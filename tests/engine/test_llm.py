@@ -11,8 +11,8 @@ from qwen3 import LLM, SamplingParams, weight_choice
 from qwen3.chat import ChatError, Content, Reasoning, fold, render
 from qwen3.checkpoint.load import load_model
 from qwen3.engine import loading
-from qwen3.engine.llm import BUDGET_SENTENCE
 from qwen3.engine.request import NON_THINKING, THINKING, ContextError, Finished, FinishReason, RequestError
+from qwen3.engine.rules import BUDGET_SENTENCE
 from qwen3.model.transforms import PACKINGS, quantize_weights
 
 HELLO = [{"role": "user", "content": "The quick fox?"}]
@@ -174,6 +174,90 @@ def test_yarn_stretches_the_context(tiny_checkpoint):
     assert not torch.equal(llm.logits([5, 6, 7]), LLM(tiny_checkpoint).logits([5, 6, 7]))
 
 
+# ---- What is remembered ---------------------------------------------------------------------------------------
+
+STORY = [
+    {"role": "system", "content": "The quick brown fox jumps over the lazy dog. " * 2},
+    {"role": "user", "content": "Which fox? " * 12},
+]
+
+
+def next_turn(llm, messages, answer):
+    """The usage of a conversation's next turn, after the engine has been idle."""
+    while llm.has_idle_work:
+        llm.idle_step()
+    turn = [*messages, {"role": "assistant", "content": answer.content}, {"role": "user", "content": "ok"}]
+    return llm.chat(turn, params=SHORT, stream=False).usage
+
+
+def test_whole_conversation_re_read_every_turn(tiny_checkpoint):
+    """With thinking, whose text the template strips, a second turn finds at least 90 % of its prompt in the cache."""
+    llm = LLM(tiny_checkpoint, weights="int8", max_context=1024, yarn=4.0)
+    params = replace(SHORT, max_tokens=120, logit_bias={llm.tokenizer.id("<think>"): 8.0})
+    answer = llm.chat(STORY, params=params, thinking_budget=10, stream=False)
+    assert answer.reasoning
+    assert answer.content
+    usage = next_turn(llm, STORY, answer)
+    assert usage.cached_tokens >= 0.9 * usage.prompt_tokens
+    # Without the idle time the answer is read again, and what came before it is not.
+    answer = llm.chat([*STORY, *STORY], params=params, thinking_budget=10, stream=False)
+    llm._engine._to_remember.clear()
+    usage = next_turn(llm, [*STORY, *STORY], answer)
+    assert 0.5 * usage.prompt_tokens < usage.cached_tokens <= answer.usage.prompt_tokens
+
+
+def test_what_is_computed_ahead_changes_no_token_and_holds_nothing(tiny_checkpoint):
+    plain, ahead = (LLM(tiny_checkpoint, weights="int8", max_context=1024, yarn=4.0) for _ in range(2))
+    answer = ahead.chat(STORY, params=SHORT, stream=False)
+    expected = plain.chat(STORY, params=SHORT, stream=False)
+    assert answer.content == expected.content
+    turn = [*STORY, {"role": "assistant", "content": answer.content}, {"role": "user", "content": "ok"}]
+    while ahead.has_idle_work:
+        ahead.idle_step()
+        blocks = ahead._engine.blocks
+        blocks.check_integrity(held=[])
+        assert blocks.num_free == blocks.capacity
+    one, other = (llm.chat(turn, params=SHORT, stream=False) for llm in (ahead, plain))
+    assert (one.content, one.reasoning) == (other.content, other.reasoning)
+    assert one.usage.cached_tokens > other.usage.cached_tokens
+
+
+def test_a_cancelled_answer_is_not_computed_ahead(llm):
+    llm._engine._to_remember.clear()
+    stream = llm.chat(STORY[1:], params=replace(SHORT, ignore_eos=True))
+    next(stream)
+    stream.close()
+    assert not llm.has_idle_work
+
+
+# ---- How much fits --------------------------------------------------------------------------------------------
+
+
+def test_a_context_that_does_not_fit_is_refused_with_what_would(tiny_checkpoint, monkeypatch):
+    # 137 KB of weights, 1.3 MB of activations; a token's keys and values take 256 bytes.
+    monkeypatch.setattr("qwen3.engine.llm.available_bytes", lambda: 3_000_000)
+    with pytest.raises(weight_choice.MemoryShortageError, match=r"of 30,000 tokens take 0.0 GB.* take max_context \d+"):
+        LLM(tiny_checkpoint, weights="int8", yarn=4.0, max_context=30_000)
+    with pytest.raises(weight_choice.MemoryShortageError, match="of 30,000 tokens"):
+        LLM(tiny_checkpoint, weights="int8", yarn=4.0, kv_tokens=30_000)
+
+
+def test_by_default_the_context_is_what_fits_and_that_is_said(tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr("qwen3.engine.llm.available_bytes", lambda: 10_000_000)
+    lines = []
+    llm = LLM(tiny_checkpoint, weights="int8", yarn=4.0, notify=lines.append)
+    assert 512 <= llm.max_context < llm.config.max_context
+    assert any(line.startswith(f"context: {llm.max_context:,} tokens of the model's 131,072") for line in lines)
+    assert llm._engine.blocks.capacity * 32 >= llm.max_context
+
+
+def test_the_cache_is_as_large_as_asked_for(tiny_checkpoint):
+    llm = LLM(tiny_checkpoint, kv_tokens=128)
+    assert (llm.max_context, llm._engine.blocks.capacity) == (128, 4)
+    with pytest.raises(RequestError, match="kv_tokens 100 does not hold one context of 200"):
+        LLM(tiny_checkpoint, kv_tokens=100, max_context=200)
+
+
 # ---- How weights are kept -------------------------------------------------------------------------------------
 
 
@@ -192,11 +276,11 @@ def test_weights_by_name_are_packed_as_they_are_read(tiny_checkpoint, weights):
     assert llm.storage == f"{weights}-g32{head} weights in float32"
 
 
-def test_by_default_and_for_small_models_no_number_changes(tiny_checkpoint, llm):
+def test_by_default_and_for_small_models_no_weight_changes(tiny_checkpoint, llm):
     lines = []
-    auto = LLM(tiny_checkpoint, weights="auto", notify=lines.append)
-    assert (auto.storage, lines, llm.storage) == ("float32", [], "float32")
-    assert torch.equal(auto.logits([5, 6, 7]), llm.logits([5, 6, 7]))
+    auto = LLM(tiny_checkpoint, weights="auto", kv="fp32", notify=lines.append)
+    assert (auto.storage, lines, llm.storage) == ("fp32 weights in float32", [], "float32")
+    assert (auto.logits([5, 6, 7]) - llm.logits([5, 6, 7])).abs().max() <= 5e-5
 
 
 def test_auto_packs_a_large_model_and_says_so_before_it_loads(tiny_checkpoint, every_model_is_large):

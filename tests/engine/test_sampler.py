@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,6 +73,28 @@ def test_logprobs_are_of_the_unmodified_distribution():
     assert drawn.token_id == 5
     assert drawn.logprob == pytest.approx(expected[5].item(), abs=1e-6)
     assert [token for token, _ in drawn.top] == expected.topk(3).indices.tolist()
+
+
+def test_a_mask_leaves_only_what_it_allows_whatever_else_is_asked_for():
+    for seed in range(20):
+        logits = random_logits(seed, size=70)
+        allowed = [3, 17, 64, 69]
+        bits = np.zeros(96, np.uint8)
+        bits[allowed] = 1
+        mask = np.packbits(bits, bitorder="little")
+        for temperature in (0.0, 1.0):
+            params = SamplingParams(temperature=temperature, logprobs=2, min_tokens=5, logit_bias={3: -math.inf})
+            drawn = sample(logits, params, [], seed, {17}, mask)
+            assert drawn.token_id in (64, 69)
+            expected = logits.log_softmax(-1)
+            assert drawn.logprob == pytest.approx(expected[drawn.token_id].item(), abs=1e-5)
+            assert [token for token, _ in drawn.top] == expected.topk(2).indices.tolist()
+
+
+def test_a_ban_falls_where_a_mask_allows_nothing_else():
+    mask = np.packbits(np.array([0, 1, 0, 0, 0, 0, 0, 0], np.uint8), bitorder="little")
+    params = SamplingParams(min_tokens=3, logit_bias={1: -math.inf})
+    assert sample(torch.zeros(8), params, [], 0, {1}, mask).token_id == 1
 
 
 def test_logits_without_a_finite_value_are_an_error_not_a_token():

@@ -72,7 +72,7 @@ def test_builtin_model_still_adds_in_int8():
 
 
 @pytest.mark.parametrize("shape", [DENSE, MOE])
-def test_a_shared_pass_is_bounded_and_cuts_no_prompt_differently(monkeypatch, shape):
+def test_a_shared_pass_is_bounded_and_changes_no_token(monkeypatch, shape):
     model, _ = quantized(8, **shape)
     monkeypatch.setattr(engine_module, "NATIVE_CHUNK", 20)
     sizes = []
@@ -80,7 +80,7 @@ def test_a_shared_pass_is_bounded_and_cuts_no_prompt_differently(monkeypatch, sh
 
     def run(*lengths):
         engine = Engine(model)
-        requests = [Request([5] * n, SamplingParams(max_tokens=4), n, frozenset(), 128) for n in lengths]
+        requests = [Request([5] * n, SamplingParams(max_tokens=40), n, frozenset(), 128) for n in lengths]
         for request in requests:
             engine.add(request)
         while engine.has_work:

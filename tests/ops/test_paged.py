@@ -73,7 +73,9 @@ def test_attention_equals_the_reference(kv_format, heads, kv_heads, head_dim):
     q, k, v = sequence(570, heads, kv_heads, head_dim)
     (out,) = Sequences(PageLayout(kv_format, LAYERS, kv_heads, head_dim)).step(1, {"a": (q, k, v)})
     expected = reference.attention(q.double(), kept(k, kv_format).double(), kept(v, kv_format).double())
-    torch.testing.assert_close(out.double(), expected, rtol=0, atol=2e-6 * float(v.abs().max()))
+    # int8: queries and weights are rounded to 1 / 32,767 of their largest.
+    bound = 2e-4 if kv_format == "int8" else 2e-6
+    torch.testing.assert_close(out.double(), expected, rtol=0, atol=bound * float(v.abs().max()))
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import openai
 import pytest
 from serving import HELLO, chat, client_of, serving
 
+TOOLS = [{"type": "function", "function": {"name": "weather"}}]
 ENDLESS = [{"role": "user", "content": "endless"}]
 
 
@@ -29,22 +30,36 @@ def wait_until(condition):
 @pytest.mark.parametrize(
     ("change", "param", "message"),
     [
-        ({"temprature": 1}, "temprature", "unknown field 'temprature'"),
         ({"temperature": 3}, "temperature", "temperature: input should be less than or equal to 2"),
         ({"temperature": "1"}, "temperature", "temperature: input should be a valid number"),
         ({"max_tokens": 0}, "max_tokens", "max_tokens: input should be greater than or equal to 1"),
         ({"seed": 2**63}, "seed", "seed: input should be less"),
-        ({"n": 2}, "n", "n: only 1 is supported"),
-        ({"logprobs": True}, "logprobs", "logprobs: only False is supported"),
-        ({"tool_choice": "required"}, "tool_choice", "tool_choice: only 'none' or 'auto' is supported"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "response_format.type: only 'text'"),
-        ({"chat_template": "x"}, "chat_template", "unknown field"),
-        ({"chat_template_kwargs": {"x": 1}}, "chat_template_kwargs", "unknown field 'chat_template_kwargs.x'"),
+        ({"tool_choice": "required"}, None, "tool_choice needs tools"),
+        ({"tool_choice": "some"}, "tool_choice", "it must be none, auto, required or"),
+        ({"tool_choice": {"function": {"name": "f"}}, "tools": TOOLS}, None, "tool_choice: 'f' is none of the tools"),
+        ({"response_format": {"type": "sound"}}, "response_format", "response_format.type: only 'text', 'json_object'"),
+        ({"response_format": {"type": "json_schema"}}, None, "response_format.json_schema is missing"),
+        ({"structured_outputs": {}}, None, "structured_outputs needs exactly one of"),
+        ({"structured_outputs": {"json": "{"}}, None, "structured_outputs.json is not valid JSON"),
+        ({"grammar": "a", "json_schema": {}}, None, "the answer has several formats"),
+        ({"top_logprobs": 1}, None, "top_logprobs is for logprobs: true"),
+        ({"add_generation_prompt": True, "continue_final_message": True}, None, "exclude each other"),
+        ({"chat_template": "x"}, "chat_template", "chat_template: the server uses the model's own template"),
+        ({"chat_template_kwargs": {"x": 1}}, "chat_template_kwargs", "chat_template_kwargs.x is not supported"),
+        ({"chat_template_kwargs": {"thinking": [1]}}, "chat_template_kwargs", "chat_template_kwargs.thinking: input"),
+        ({"functions": []}, "functions", "functions: use tools"),
         ({"stream_options": {"include_usage": True}}, None, "stream_options is for stream: true"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "logit_bias"),
         ({"logit_bias": {"999999": 1}}, None, "token id 999999 is not below the vocabulary's"),
         ({"stop": [""]}, "stop", "stop"),
-        ({"tools": [{"type": "function"}]}, "tools", "tools: [0] must be"),
+        ({"tools": [{"type": "function"}]}, "tools", "tools.0: it must be"),
+        ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools", "tools.0: function.name must be"),
+        (
+            {"repetition_penalty": 1.1, "repeat_penalty": 1.2},
+            None,
+            "contradict each other about the repetition penalty",
+        ),
+        ({"enable_thinking": 1}, "enable_thinking", "enable_thinking: input should be a valid boolean"),
         ({"enable_thinking": True, "reasoning_effort": "none"}, None, "contradict each other about thinking on or off"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, None, "contradict each other about the longest answer"),
         ({"messages": []}, "messages", "messages: list should have at least 1 item"),
@@ -60,7 +75,17 @@ def test_a_faulty_body_is_400_and_names_the_field(scripted_url, change, param, m
 
 
 @pytest.mark.parametrize(
-    "body", ["", "{", "[]", '{"messages": [], "messages": []}', '{"temperature": NaN}', "[" * 9999]
+    "body",
+    [
+        "",
+        "{",
+        "[]",
+        '{"messages": [], "messages": []}',
+        '{"temperature": NaN}',
+        '{"seed": 1' + "0" * 5000 + "}",
+        "[" * 9999,
+        '{"x":' * 65 + "1" + "}" * 65,
+    ],
 )
 def test_a_body_that_is_no_json_object_is_400(scripted_url, body):
     response = post(scripted_url, body)
@@ -96,7 +121,7 @@ def test_models_and_health(scripted, scripted_url, client):
 
 
 def test_only_health_is_open_without_the_key(scripted):
-    with serving(scripted, api_key="secret") as url:
+    with serving(scripted, api_keys=["other", "secret"]) as url:
         assert httpx.get(f"{url}/health").status_code == 200
         for path in ("/v1/models", "/openapi.json", "/nothing", "/health/", "//health"):
             response = httpx.get(url + path)

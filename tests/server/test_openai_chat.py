@@ -41,10 +41,20 @@ def test_a_stream_adds_up_to_the_answer(client, options, body):
     reasoning = [getattr(delta, "reasoning_content", None) or "" for delta in deltas]
     assert "".join(reasoning) == getattr(message, "reasoning_content", "")
     calls = [call for delta in deltas for call in delta.tool_calls or []]
-    assert [(call.id, call.function.name, call.function.arguments) for call in calls] == [
+    joined = {}
+    for call in calls:
+        if call.index not in joined:
+            assert call.id
+            assert call.function.name
+            joined[call.index] = (call.id, call.function.name, call.function.arguments)
+        else:  # only the first piece says whose the arguments are
+            assert call.id is call.function.name is None
+            id, name, arguments = joined[call.index]
+            joined[call.index] = (id, name, arguments + call.function.arguments)
+    assert [*joined.values()] == [
         (call.id, call.function.name, call.function.arguments) for call in message.tool_calls or []
     ]
-    assert [call.index for call in calls] == list(range(len(calls)))
+    assert [*joined] == list(range(len(joined)))
     reasons = [chunk.choices[0].finish_reason for chunk in chunks]
     assert reasons == [None] * (len(chunks) - 1) + [whole.choices[0].finish_reason]
 

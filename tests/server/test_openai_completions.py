@@ -1,7 +1,5 @@
 """Text completions as the `openai` client sees them."""
 
-import openai
-import pytest
 from serving import client_of
 
 from qwen3 import LLM, SamplingParams
@@ -29,9 +27,3 @@ def test_ids_a_text_and_a_list_of_one_are_the_same_prompt_and_give_the_engines_t
     for prompt in ("12 + 30 =", ids, ["12 + 30 ="], [ids]):
         answer = complete(client_of(builtin_url), prompt, temperature=0, max_tokens=12)
         assert (answer.choices[0].text, answer.usage.prompt_tokens) == (expected.text, len(ids))
-
-
-@pytest.mark.parametrize("prompt", [["a", "b"], [[1], [2]]])
-def test_several_prompts_are_refused_by_name(client, prompt):
-    with pytest.raises(openai.BadRequestError, match="prompt: several prompts in one request are not supported yet"):
-        complete(client, prompt)

@@ -8,12 +8,13 @@ from qwen3.chat.stream import (
     Message,
     Reasoning,
     StreamParser,
-    StreamState,
     ToolCall,
+    ToolCallDelta,
     fold,
-    start_state,
 )
+from qwen3.chat.structure import StreamState, Structure, start_state
 from qwen3.chat.template import ChatError, ChatFormat, Rendered, Span, render
+from qwen3.chat.token_texts import TokenText, TokenTexts
 
 if TYPE_CHECKING:
     from qwen3.chat.foreign import ForeignTemplate, format_of, load_format
@@ -30,7 +31,11 @@ __all__ = [
     "Span",
     "StreamParser",
     "StreamState",
+    "Structure",
+    "TokenText",
+    "TokenTexts",
     "ToolCall",
+    "ToolCallDelta",
     "fold",
     "format_of",
     "load_format",

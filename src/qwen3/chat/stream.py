@@ -20,15 +20,14 @@ What belongs to the format and what to the answer:
 It does not know about requests, and when generation ends.
 """
 
-import json
-import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 from typing import Any
 
-from qwen3.chat.template import Rendered, Span
-from qwen3.tokenizer import CONTROL_TOKENS, Tokenizer
+from qwen3.chat.calls import ObjectText, parse_call
+from qwen3.chat.structure import StreamState, Structure, start_state
+from qwen3.chat.template import Rendered
+from qwen3.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +55,18 @@ class ToolCall:
     arguments: str
 
 
-Event = Reasoning | Content | ToolCall
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a tool call whose arguments are valid by construction, as far as they have come. The first of a call
+    has `id` and `name` and perhaps no arguments yet; the later ones have the index and a fragment."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
 
 
-class StreamState(Enum):
-    """Where in an answer a stream is."""
-
-    RAW = "raw"
-    """A plain completion: everything is content, nothing is parsed."""
-    START = "start"
-    """A turn has just begun, and a `<think>` may come."""
-    REASONING = "reasoning"
-    CONTENT = "content"
+Event = Reasoning | Content | ToolCall | ToolCallDelta
 
 
 @dataclass(frozen=True)
@@ -102,35 +101,24 @@ def fold(events: Iterable[Event]) -> Message:
                 content.append(text)
             case ToolCall():
                 calls.append(event)
+            case ToolCallDelta(id="", arguments=more):
+                calls[-1] = replace(calls[-1], arguments=calls[-1].arguments + more)
+            case ToolCallDelta(index, id, name, arguments):
+                calls.append(ToolCall(index, id, name, arguments))
     return Message("".join(reasoning), "".join(content), tuple(calls))
-
-
-def start_state(rendered: Rendered) -> StreamState:
-    """The state that the end of a prompt implies for what follows it."""
-    turn: list[Span] = []
-    for span in reversed(rendered.spans):
-        if span.control and span.text == "<|im_start|>":
-            break
-        if span.control and span.text in ("<think>", "</think>"):
-            return StreamState.REASONING if span.text == "<think>" else StreamState.CONTENT
-        if span.control and CONTROL_TOKENS.get(span.text):
-            return StreamState.START  # a turn has ended, and the prompt begins no other, or not by this token
-        turn.append(span)
-    else:
-        return StreamState.START
-    text = "".join(span.text for span in reversed(turn))
-    return StreamState.START if text.strip() == "assistant" else StreamState.CONTENT
 
 
 class StreamParser:
     """Parses one answer. `feed` ids as they come, `finish` once at the end; both return events.
 
     `start` is the rendered prompt, or a state. `tool_names` are the tools offered; None accepts any name. Tool call
-    ids are `call_id_prefix` and the index: give a prefix of its own to each answer of a conversation.
+    ids are `call_id_prefix` and the index: give a prefix of its own to each answer of a conversation. With
+    `streams_calls` a call that begins with the exact header of an offered tool comes in pieces: only for answers
+    whose arguments are made to be valid. Without `parallel_calls` the answer is over after its first call.
 
     Attributes:
-        state: where the stream is now.
-        stopped: the stop string that was met, else None. After it `feed` and `finish` return nothing.
+        stopped: the stop string that was met, else None.
+        is_over: a stop string or the only call has ended the answer: `feed` and `finish` return nothing more.
         num_reasoning_tokens: ids fed while reasoning, tags not counted.
     """
 
@@ -142,24 +130,34 @@ class StreamParser:
         stop: Sequence[str] = (),
         tool_names: Collection[str] | None = None,
         call_id_prefix: str = "call_",
+        streams_calls: bool = False,
+        parallel_calls: bool = True,
     ) -> None:
         if isinstance(stop, str) or not all(stop):
             raise ValueError(f"stop must be a list of strings that are not empty, got {stop!r}")
-        self.state = start if isinstance(start, StreamState) else start_state(start)
+        state = start if isinstance(start, StreamState) else start_state(start)
         self.stopped: str | None = None
+        self.is_over = False
         self.num_reasoning_tokens = 0
+        self._structure = Structure(tokenizer, state, (tool_names or ()) if streams_calls else ())
         self._detokenizer = tokenizer.detokenizer()
         self._tags = {id: name for name, id in tokenizer.control_ids.items()}
         self._special_tags = frozenset(self._tags[id] for id in tokenizer.special_ids)
         self._stop = _StopStrings(stop)
         self._tool_names = tool_names
-        self._call_id_prefix = call_id_prefix
+        self._call_id_prefix, self._parallel_calls = call_id_prefix, parallel_calls
         self._num_calls = 0
         self._events: list[Event] = []
         self._call: list[str] | None = None  # text since a <tool_call>
+        self._arguments: ObjectText | None = None  # of a call that comes in pieces
         self._newlines = ""  # held back: who they belong to depends on what follows
         self._is_fresh = True  # no content since the last tag
         self._drops_newlines = False  # a think tag came just before: newlines are the format's
+
+    @property
+    def state(self) -> StreamState:
+        """Where the stream is now."""
+        return self._structure.state
 
     def feed(self, ids: Iterable[int]) -> list[Event]:
         """Events that `ids` complete, one for each stretch of a channel."""
@@ -167,17 +165,25 @@ class StreamParser:
         for id in ids:
             if id in self._tags:
                 self._run(run)
+                self._text(self._detokenizer.finish())
                 run = []
-                self._tag(self._tags[id])
-            else:
-                run.append(id)
+                before = self.state
+                self._structure.observe(id)
+                self._tag(before, self._tags[id])
+                continue
+            self._structure.observe(id)
+            run.append(id)
+            if self._structure.called is not None:
+                self._run(run)
+                run = []
+                self._begin_arguments(self._structure.called)
         self._run(run)
         return self._take()
 
     def finish(self) -> list[Event]:
         """Events that only the end of the stream decides."""
         self._text(self._detokenizer.finish())
-        if self.stopped is None:
+        if not self.is_over:
             self._end_call("")
             self._end_run()
             self._end_content()
@@ -192,43 +198,37 @@ class StreamParser:
             self.num_reasoning_tokens += len(ids)
         self._text(self._detokenizer.feed(ids))
 
-    def _tag(self, tag: str) -> None:
-        """A control token: switch state, or show it as text where it has no role."""
-        self._text(self._detokenizer.finish())
-        if self.stopped is not None:
+    def _tag(self, before: StreamState, tag: str) -> None:
+        """A control token, by the state that it came in: show it as text where it has no role."""
+        if self.is_over:
             return
-        if self.state is StreamState.START and tag in ("<think>", "</think>"):
-            self._end_run()  # if text was held back, this is no longer the start
-        match self.state, tag:
+        match before, tag:
             case _ if tag in self._special_tags:
                 pass
             case (StreamState.RAW, _):
                 self._text(tag)
-            case (StreamState.START, "<think>"):
-                self._enter(StreamState.REASONING)
-            case (StreamState.START | StreamState.REASONING, "</think>"):
-                self._enter(StreamState.CONTENT)
+            case (StreamState.START, "<think>" | "</think>") | (StreamState.REASONING, "</think>"):
+                self._end_run()
+                self._newlines = ""
+                self._is_fresh = True
+                self._drops_newlines = True
             case (StreamState.REASONING, _):
                 self.num_reasoning_tokens += 1
                 self._text(tag)
             case (_, "<tool_call>"):
                 self._end_call("")
                 self._end_run()
-                self.state = StreamState.CONTENT
                 self._call = []
             case (_, "</tool_call>") if self._call is not None:
                 self._end_call(tag)
             case _:
                 self._text(tag)
 
-    def _enter(self, state: StreamState) -> None:
-        self.state = state
-        self._newlines = ""
-        self._is_fresh = True
-        self._drops_newlines = True
-
     def _text(self, text: str) -> None:
-        if self.stopped is not None:
+        if self.is_over:
+            return
+        if self._arguments is not None:
+            self._emit_arguments(self._arguments.feed(text))
             return
         if self._call is not None:
             self._call.append(text)
@@ -246,6 +246,7 @@ class StreamParser:
         self._content(text)
         if self.stopped is not None:
             self._end_content()
+            self.is_over = True
 
     def _content(self, text: str) -> None:
         """Emit content but for newlines that a following tool call would claim: its last one, or all if it has
@@ -256,7 +257,6 @@ class StreamParser:
         text = self._newlines + text
         if text.strip("\n"):
             self._is_fresh = False
-            self.state = StreamState.CONTENT
         shown = "" if self._is_fresh else text.removesuffix("\n")
         self._newlines = text[len(shown) :]
         self._emit(Content, shown)
@@ -270,20 +270,34 @@ class StreamParser:
         if self.state is StreamState.CONTENT and not self._is_fresh:
             self._emit(Content, self._newlines)
 
+    def _begin_arguments(self, name: str) -> None:
+        if self.is_over or self._call is None:
+            return
+        self._arguments = ObjectText()
+        self._newlines = ""
+        self._is_fresh = True
+        self._events.append(ToolCallDelta(self._num_calls, self._next_id(), name, ""))
+
     def _end_call(self, closing: str) -> None:
         if self._call is None:
             return
         text = "".join(self._call)
         self._call = None
         self._drops_newlines = False
-        parsed = _parse_call(text)
-        if parsed is None or (self._tool_names is not None and parsed[0] not in self._tool_names):
-            self._content(f"<tool_call>{text}{closing}")
-            return
+        if self._arguments is None:
+            parsed = parse_call(text)
+            if parsed is None or (self._tool_names is not None and parsed[0] not in self._tool_names):
+                self._content(f"<tool_call>{text}{closing}")
+                return
+            self._events.append(ToolCall(self._num_calls, self._next_id(), *parsed))
+        self._arguments = None
         self._newlines = ""
         self._is_fresh = True
-        self._events.append(ToolCall(self._num_calls, f"{self._call_id_prefix}{self._num_calls}", *parsed))
         self._num_calls += 1
+        self.is_over = not self._parallel_calls
+
+    def _next_id(self) -> str:
+        return f"{self._call_id_prefix}{self._num_calls}"
 
     def _emit(self, channel: type[Reasoning] | type[Content], text: str) -> None:
         if not text:
@@ -291,6 +305,14 @@ class StreamParser:
         if self._events and isinstance(self._events[-1], channel):
             text = self._events.pop().text + text
         self._events.append(channel(text))
+
+    def _emit_arguments(self, fragment: str) -> None:
+        if not fragment:
+            return
+        if self._events and isinstance(last := self._events[-1], ToolCallDelta) and last.index == self._num_calls:
+            self._events[-1] = replace(last, arguments=last.arguments + fragment)
+        else:
+            self._events.append(ToolCallDelta(self._num_calls, "", "", fragment))
 
 
 class _StopStrings:
@@ -320,41 +342,3 @@ class _StopStrings:
         """The text held back, which then is no longer waited on."""
         held, self._held = self._held, ""
         return held
-
-
-_CALL_OPENING = re.compile(r'\s*\{\s*"name"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"arguments"\s*:\s*')
-
-
-def _parse_call(text: str) -> tuple[str, str] | None:
-    """Name and arguments (JSON text of an object) of a tool call, or None if `text` is not one.
-
-    Arguments are verbatim where the call is written as the template writes it. None given are `{}`; given as a
-    string that holds a JSON object, they are that object.
-    """
-    try:
-        call = json.loads(text, parse_constant=_refuse_constant)
-        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-            return None
-        arguments = call.get("arguments")
-        if arguments is None:
-            written, arguments = "{}", {}
-        elif isinstance(arguments, str):
-            written, arguments = arguments, json.loads(arguments, parse_constant=_refuse_constant)
-        else:
-            written = _verbatim_arguments(text) or json.dumps(arguments, ensure_ascii=False)
-        (call["name"] + written).encode()  # JSON can spell half a surrogate pair, which no answer can carry
-    except (ValueError, RecursionError):
-        return None
-    return (call["name"], written) if isinstance(arguments, dict) else None
-
-
-def _verbatim_arguments(text: str) -> str | None:
-    opening = _CALL_OPENING.match(text)
-    if opening is None:
-        return None
-    _, end = json.JSONDecoder().raw_decode(text, opening.end())
-    return text[opening.end() : end] if text[end:].strip() == "}" else None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -63,6 +63,12 @@ class Rendered:
     def text(self) -> str:
         return "".join(span.text for span in self.spans)
 
+    @property
+    def open_text(self) -> str:
+        """What there is of the message that the model continues, without the format's newlines before it."""
+        last = self.spans[-1]
+        return last.text.lstrip("\n") if last.trained and not last.control else ""
+
 
 @dataclass(frozen=True)
 class Call:

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwen3.checkpoint.gguf import GGUFError, GGUFFile
+from qwen3.checkpoint.gguf import GGUFError, GGUFFile, GGUFTensor
 from qwen3.checkpoint.gguf_model import model_config, stored_parameters
 from qwen3.checkpoint.load import DTYPES, Progress, converted, dtype_name
 from qwen3.checkpoint.names import FusedTensor, expected_tensors
 from qwen3.model import Qwen3
 from qwen3.model.transforms import replace_weights
-from qwen3.ops.packed import PANEL_ROWS, REPACKED, PackedWeight, repack
+from qwen3.ops.packed import FORMATS, PANEL_ROWS, REPACKED, PackedWeight, repack
 from qwen3.quant.blocks import dequantize
 
 # As many as keep both a disk and a core busy; what a thread holds besides the model is one chunk.
@@ -34,6 +34,18 @@ def keeps_precision(file: GGUFFile, dtype: str | torch.dtype | None = None, devi
     """Whether `load_gguf` gives packed weights: on the CPU, unless a dtype is asked for or all tensors are F32."""
     is_float32 = all(tensor.type == "F32" for tensor in file.tensors.values())
     return dtype is None and torch.device(device).type == "cpu" and not is_float32
+
+
+def loaded_bytes(file: GGUFFile, dtype: str | torch.dtype | None = None, device: str | torch.device = "cpu") -> int:
+    """Memory that the weights take as `load_gguf` keeps them, without the last panels' filling."""
+    if not keeps_precision(file, dtype, device):
+        size = DTYPES[model_config(file).dtype if dtype is None else dtype_name(dtype)].itemsize
+        return size * sum(tensor.num_values for tensor in file.tensors.values())
+    bits = (
+        tensor.num_values * (FORMATS[REPACKED[tensor.type]].bits_per_weight if _is_packed(name, tensor) else 32)
+        for name, tensor in file.tensors.items()
+    )
+    return int(sum(bits)) // 8
 
 
 def load_gguf(
@@ -77,11 +89,16 @@ def load_gguf(
     return model.eval()
 
 
+def _is_packed(name: str, tensor: GGUFTensor) -> bool:
+    """Norms and routers stay float32."""
+    return len(tensor.shape) > 1 and not name.endswith(".ffn_gate_inp.weight")
+
+
 def _packed_weights(file: GGUFFile, stored: Mapping[str, FusedTensor]) -> dict[str, PackedWeight]:
-    """Room for every matrix but the routers, which stay float32; all experts of a tensor in one piece."""
+    """Room for every matrix that is packed; all experts of a tensor in one piece."""
     packed: dict[str, PackedWeight] = {}
     for name, tensor in file.tensors.items():
-        if len(tensor.shape) == 1 or name.endswith(".ffn_gate_inp.weight"):
+        if not _is_packed(name, tensor):
             continue
         parts = stored[name].parts
         try:

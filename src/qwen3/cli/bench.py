@@ -86,8 +86,9 @@ def bench(
         raise typer.BadParameter("it stands instead of MODEL; give one of them", param_hint="--random")
     lengths = [_numbers(name, text) for name, text in (("prompt", prompt), ("depth", depth), ("batch", batch))]
 
-    from qwen3.engine.bench import Bench, peak_memory, plan, stored_bytes
+    from qwen3.engine.bench import Bench, peak_memory, plan
     from qwen3.model.random import random_model
+    from qwen3.model.transforms import stored_bytes
 
     cases = plan(lengths[0], generate, *lengths[1:])
     baseline = peak_memory()

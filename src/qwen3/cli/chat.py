@@ -7,6 +7,8 @@ import typer
 
 from qwen3.cli import options
 
+_TOOLS = "Tools"
+
 
 def chat(
     model: options.Model = "builtin",
@@ -14,6 +16,25 @@ def chat(
     load_file: Annotated[
         Path | None, typer.Option("--load", metavar="FILE", help="Continue a conversation saved with /save.")
     ] = None,
+    tools: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="builtin|FILE.py",
+            help="Let the model use a calculator and a clock, or the functions of your Python file, which is run.",
+            rich_help_panel=_TOOLS,
+            show_default=False,
+        ),
+    ] = None,
+    mcp: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COMMAND|URL|FILE.json",
+            help="The tools of a Model Context Protocol server, or of those in a file with mcpServers.",
+            rich_help_panel=_TOOLS,
+            show_default=False,
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Run tools without asking.", rich_help_panel=_TOOLS)] = False,
     thinking: options.Thinking = True,
     thinking_budget: options.ThinkingBudget = None,
     hide_thinking: options.HideThinking = False,
@@ -48,6 +69,7 @@ def chat(
       qwen3 chat
       qwen3 chat Qwen/Qwen3-4B --thinking-budget 2000
       qwen3 chat ./my-model --system "Answer in French." --no-thinking
+      qwen3 chat Qwen/Qwen3-4B --tools builtin --tools my_functions.py --mcp "python server.py"
       echo "12 + 30" | qwen3 chat
     """
     overrides = options.sampling_overrides(
@@ -83,6 +105,9 @@ def chat(
         thinking_budget=thinking_budget,
         overrides=overrides,
         hide_thinking=hide_thinking,
+        tools=tools or (),
+        servers=mcp or (),
+        approves_all=yes,
     )
     if not clean:
         raise typer.Exit(1)

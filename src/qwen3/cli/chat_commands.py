@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen3.chat import Event
+from qwen3.agent import AgentEvent
 from qwen3.cli.chat_screen import PipeScreen, TerminalScreen, View
 from qwen3.cli.chat_session import SETTABLE, ChatSession, SessionError
-from qwen3.engine.request import Finished
 
 Screen = TerminalScreen | PipeScreen
-Events = Iterator[Event | Finished]
+Events = Iterator[AgentEvent]
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,9 @@ def _thinking_view(session: ChatSession, screen: Screen, argument: str) -> None:
 
 def expand(session: ChatSession, screen: Screen, argument: str = "") -> None:
     """Show the reasoning of the last answer in full."""
-    if session.last is None or not session.last.message.reasoning:
+    if session.last is None or not session.last.reasoning:
         raise SessionError("the last answer has no reasoning")
-    screen.note(session.last.message.reasoning.strip())
+    screen.note(session.last.reasoning)
 
 
 def _system(session: ChatSession, screen: Screen, argument: str) -> None:
@@ -148,6 +147,14 @@ def _stats(session: ChatSession, screen: Screen, argument: str) -> None:
     screen.note("\n".join(lines))
 
 
+def _tools(session: ChatSession, screen: Screen, argument: str) -> None:
+    if not session.agent.tools:
+        raise SessionError("there are no tools; start with --tools or --mcp")
+    for tool in session.agent.tools.values():
+        arguments = ", ".join(tool.parameters.get("properties", {}))
+        screen.note(f"{tool.name}({arguments})  {tool.description.partition(chr(10))[0]}  [{tool.source}]")
+
+
 def _exit(session: ChatSession, screen: Screen, argument: str) -> None:
     raise EOFError
 
@@ -170,6 +177,7 @@ COMMANDS = {
     "/reset": Command("/reset, /clear", "begin a new conversation", _reset),
     "/save": Command("/save [FILE]", "write the conversation as JSON", _save),
     "/load": Command("/load FILE", "continue a saved conversation", load),
+    "/tools": Command("/tools", "list what the model can call", _tools),
     "/stats": Command("/stats", "tokens, speed, context", _stats),
     "/exit": Command("/exit, /quit", "leave (also Ctrl-D)", _exit),
 }

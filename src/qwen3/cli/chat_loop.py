@@ -1,7 +1,7 @@
 """The loop of `qwen3 chat`: read a message or command, show what it gives, until the input ends."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from qwen3.cli.chat_commands import COMMANDS, Events, Screen, expand, find_comma
 from qwen3.cli.chat_input import Reader, pipe_reader, terminal_reader
 from qwen3.cli.chat_screen import PipeScreen, TerminalScreen, View, is_terminal
 from qwen3.cli.chat_session import ChatSession, SessionError
+from qwen3.cli.chat_tools import Approval, open_tools
 from qwen3.cli.errors import USER_ERRORS, describe
 from qwen3.engine.request import ContextError, FinishReason, Usage
 
@@ -26,32 +27,53 @@ def run(
     thinking_budget: int | None,
     overrides: dict[str, Any],
     hide_thinking: bool,
+    tools: Sequence[str] = (),
+    servers: Sequence[str] = (),
+    approves_all: bool = False,
 ) -> bool:
     """Hold a conversation on stdin and stdout. Returns whether all of it worked; on a terminal errors are only shown.
 
-    `file` is a conversation to continue; `system` takes the place of its system message.
+    `file` is a conversation to continue; `system` takes the place of its system message. `tools` and `servers` are
+    those of `open_tools`; without `approves_all` the user is asked before a tool runs.
     """
-    session = ChatSession(llm, thinking=thinking, overrides=overrides, thinking_budget=thinking_budget)
     view = View.HIDE if hide_thinking else View.FOLD
     screen: Screen = PipeScreen(view)
     if is_terminal(sys.stdout):
         screen = TerminalScreen(view, count_tokens=lambda text: len(llm.tokenizer.encode(text, control=False)))
-    if file is not None:
-        load(session, screen, str(file))
-    if system is not None:
-        session.set_system(system)
-
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    approval = Approval(screen.ask if is_interactive else None, approves_all=approves_all)
+    with open_tools(tools, servers, screen.note) as opened:
+        if not is_interactive and not all(map(approval.is_given, opened)):
+            raise ValueError("nobody can be asked in a pipe before a tool runs: give --yes to run them unasked")
+        session = ChatSession(
+            llm,
+            thinking=thinking,
+            overrides=overrides,
+            thinking_budget=thinking_budget,
+            tools=opened,
+            allow=approval,
+        )
+        if file is not None:
+            load(session, screen, str(file))
+        if system is not None:
+            session.set_system(system)
+        if is_interactive:
+            _converse_on_terminal(session, screen)
+            return True
         converse(session, screen, pipe_reader(), is_interactive=False)
         return not screen.had_error
+
+
+def _converse_on_terminal(session: ChatSession, screen: Screen) -> None:
+    llm, tools = session.llm, session.agent.tools
     screen.note(
         f"{llm.name}: {llm.config.num_parameters:,} parameters, {llm.storage}, "
         f"context {llm.max_context:,}, thinking {'on' if session.thinking else 'off'}\n"
-        "/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves\n"
+        + (f"tools: {', '.join(tools)}\n" if tools else "")
+        + "/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves\n"
     )
     read = terminal_reader(list(COMMANDS), on_toggle=lambda: _attempt(lambda: expand(session, screen), screen))
     converse(session, screen, read, is_interactive=True)
-    return True
 
 
 def converse(session: ChatSession, screen: Screen, read: Reader, *, is_interactive: bool) -> None:
@@ -109,6 +131,8 @@ def _show(session: ChatSession, screen: Screen, events: Events, is_interactive: 
     screen.status(_status(session, finished.usage))
     if finished.reason is FinishReason.LENGTH:
         screen.note(_why_cut(session, finished.usage))
+    if finished.reason is FinishReason.TOOL_CALLS:
+        screen.note("too many rounds of tool calls: it was stopped before an answer; say 'go on', or ask otherwise")
     screen.status("")
 
 
@@ -128,5 +152,5 @@ def _why_cut(session: ChatSession, usage: Usage) -> str:
         why = f"the context of {session.llm.max_context:,} tokens is full; /undo or /reset makes room"
     else:
         why = f"max_tokens is {usage.completion_tokens:,}; /params max_tokens N changes it"
-    where = "" if session.last.message.content else " while still thinking (/budget N makes it answer in time)"
+    where = "" if session.last.content else " while still thinking (/budget N makes it answer in time)"
     return f"cut short{where}: {why}"

@@ -7,16 +7,19 @@ shrinks to one line when it ends. Control characters of the model's text are mad
 import os
 import shutil
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import TextIO
 
-from qwen3.chat import Content, Event, Reasoning, ToolCall
+from qwen3.agent import AgentEvent, ToolResult
+from qwen3.chat import Content, Reasoning, ToolCall
 from qwen3.engine.request import Finished
 
 _WINDOW_ROWS = 6
 _REDRAW_SECONDS = 0.05
+_RESULT_LENGTH = 300
 # Unicode's pictures of the control characters stand in for them; newline and tab are harmless.
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 _VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
@@ -49,6 +52,14 @@ def _describe_call(call: ToolCall) -> str:
     return f"[calls {call.name}({call.arguments})]"
 
 
+def _describe_result(result: ToolResult) -> str:
+    """The beginning of a result, on one line."""
+    text = " ".join(result.text[: 2 * _RESULT_LENGTH].split())
+    if len(text) > _RESULT_LENGTH or len(result.text) > 2 * _RESULT_LENGTH:
+        text = text[:_RESULT_LENGTH] + " …"
+    return f"[{result.name} {'failed' if result.is_error else 'gave'}: {text}]"
+
+
 class PipeScreen:
     """Answers to stdout, as they are where that is no terminal; reasoning, notes and errors to stderr."""
 
@@ -56,8 +67,8 @@ class PipeScreen:
         self.view = view
         self.had_error = False
 
-    def answer(self, events: Iterable[Event | Finished]) -> Finished:
-        """Write events as they come; returns the last."""
+    def answer(self, events: Iterable[AgentEvent]) -> Finished:
+        """Write events as they come; returns the end of the last step."""
         open_line: TextIO | None = None
         for event in events:
             match event:
@@ -66,10 +77,16 @@ class PipeScreen:
                 case Content(text):
                     stream, is_dim = sys.stdout, False
                 case ToolCall():
-                    stream, text, is_dim = sys.stdout, _describe_call(event), False
-                case _:  # hidden reasoning, or the end
+                    stream, text, is_dim = sys.stderr, _describe_call(event), True
+                case ToolResult():
+                    stream, text, is_dim = sys.stderr, _describe_result(event), True
+                case Finished():
+                    finished = event
                     continue
-            if open_line not in (None, stream):
+                case _:  # hidden reasoning
+                    continue
+            is_line = isinstance(event, ToolCall | ToolResult)
+            if open_line is not None and (is_line or open_line is not stream):
                 open_line.write("\n")
                 open_line.flush()
             open_line = stream
@@ -79,8 +96,7 @@ class PipeScreen:
         if open_line is not None:
             open_line.write("\n")
             open_line.flush()
-        assert isinstance(event, Finished)
-        return event
+        return finished
 
     def note(self, text: str) -> None:
         print(_styled(sys.stderr, text, "2"), file=sys.stderr)
@@ -103,8 +119,9 @@ class TerminalScreen:
         self._count_tokens = count_tokens
         self._window = _Window()
 
-    def answer(self, events: Iterable[Event | Finished]) -> Finished:
-        """Write events as they come; returns the last; where that is interrupted, leave the screen tidy."""
+    def answer(self, events: Iterable[AgentEvent]) -> Finished:
+        """Write events as they come; where that is interrupted, leave the screen tidy. Returns the end of the last
+        step."""
         reasoning, is_thinking, at_line_start = "", False, True
         started = time.monotonic()
         self._window.draw("…")
@@ -120,23 +137,36 @@ class TerminalScreen:
                 if is_thinking:
                     is_thinking = False
                     self._end_thinking(reasoning, time.monotonic() - started)
-                elif not reasoning:
-                    self._window.erase()
+                self._window.erase()
                 match event:
                     case Content(text):
                         self._write(printable(text))
                         at_line_start = text.endswith("\n")
-                    case ToolCall():
-                        self._write(printable(_describe_call(event)))
-                        at_line_start = False
+                    case ToolCall() | ToolResult():
+                        is_call = isinstance(event, ToolCall)
+                        self._write("" if at_line_start else "\n")
+                        self.note(_describe_call(event) if is_call else _describe_result(event))
+                        at_line_start = True
+                        self._window.draw("…")
+                    case Finished():
+                        finished = event
+                        reasoning, started = "", time.monotonic()
         finally:
             if is_thinking:
                 self._end_thinking(reasoning, time.monotonic() - started)
             self._window.erase()
             if not at_line_start:
                 self._write("\n")
-        assert isinstance(event, Finished)
-        return event
+        return finished
+
+    def ask(self, question: str) -> str:
+        """What is typed after a question, from now on: keys pressed earlier were not meant for it."""
+        self._window.erase()
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
+        try:
+            return input(printable(question))
+        except EOFError:
+            return ""
 
     def _think(self, new: str, all_so_far: str, seconds: float) -> None:
         if self.view is View.SHOW:

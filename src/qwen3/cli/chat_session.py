@@ -7,14 +7,13 @@ Knows nothing of the screen and of commands.
 import json
 import os
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen3.chat import Event, Message, Reasoning, fold
+from qwen3.agent import Agent, AgentEvent, Tool, turn_messages
 from qwen3.chat.template import ChatError, ChatFormat, check_messages
 from qwen3.engine.request import Finished, FinishReason, RequestError, SamplingParams, Usage
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from qwen3.engine.llm import LLM
 
 INTERRUPTED = "interrupted"
+_ANSWER_RESERVE = 512
 _WHOLE_NUMBERS = frozenset({"top_k", "seed", "max_tokens", "min_tokens"})
 SETTABLE = (
     "temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty seed max_tokens min_tokens"
@@ -36,15 +36,29 @@ class SessionError(ValueError):
 class Answer:
     """An answer, whole or cut short; `finished` is None where the user stopped it."""
 
-    message: Message
-    thinking_seconds: float
+    events: tuple[AgentEvent, ...]
     finished: Finished | None
 
-    def to_message(self) -> dict[str, Any]:
-        """The conversation's message; where it was cut short, `finish_reason` says so."""
+    def to_messages(self) -> list[dict[str, Any]]:
+        """The conversation's messages, more than one where tools were called; where the answer was cut short, the last
+        one's `finish_reason` says so."""
+        messages = turn_messages(self.events)
         reason = self.finished.reason if self.finished else INTERRUPTED
-        is_whole = reason in (FinishReason.STOP, FinishReason.TOOL_CALLS)
-        return self.message.to_dict() | ({} if is_whole else {"finish_reason": str(reason)})
+        if reason not in (FinishReason.STOP, FinishReason.TOOL_CALLS):
+            last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
+            messages[last]["finish_reason"] = str(reason)
+        return messages
+
+    @property
+    def content(self) -> str:
+        """The text of the last step."""
+        return self.to_messages()[-1]["content"]
+
+    @property
+    def reasoning(self) -> str:
+        """That of all steps."""
+        thoughts = (message.get("reasoning_content", "").strip() for message in self.to_messages())
+        return "\n\n".join(filter(None, thoughts))
 
 
 class ChatSession:
@@ -58,8 +72,12 @@ class ChatSession:
         thinking: bool = True,
         overrides: dict[str, Any] | None = None,
         thinking_budget: int | None = None,
+        tools: Sequence[Tool] = (),
+        allow: Callable[[Tool, dict[str, Any]], bool] | None = None,
     ) -> None:
+        """`allow` is asked before a tool runs."""
         self.llm = llm
+        self.agent = Agent(llm, tools, allow=allow)
         self.messages: list[dict[str, Any]] = []
         self.thinking = thinking if self._only_thinking is None else self._only_thinking
         self.overrides = dict(overrides or {})
@@ -72,41 +90,37 @@ class ChatSession:
 
     # ---- Answers ----------------------------------------------------------------------------------------------
 
-    def ask(self, text: str) -> Iterator[Event | Finished]:
+    def ask(self, text: str) -> Iterator[AgentEvent]:
         """Add a user message and stream the answer. Where not one token came, the message is taken back."""
         return self._answer([*self.messages, {"role": "user", "content": text}])
 
-    def retry(self) -> Iterator[Event | Finished]:
+    def retry(self) -> Iterator[AgentEvent]:
         """Answer the last user message anew; the old answer stays until the new one has begun."""
         return self._answer(self.messages[: self._last_question() + 1])
 
-    def _answer(self, messages: list[dict[str, Any]]) -> Iterator[Event | Finished]:
+    def _answer(self, messages: list[dict[str, Any]]) -> Iterator[AgentEvent]:
         before, self.messages = self.messages, messages
-        parts: list[Event] = []
+        events: list[AgentEvent] = []
         finished: Finished | None = None
-        started = time.monotonic()
-        thinking_seconds = 0.0
         try:
-            stream = self.llm.chat(
+            turn = self.agent.run(
                 self.messages,
                 thinking=self.thinking,
                 params=self.sampling(),
                 thinking_budget=self.thinking_budget,
+                answer_reserve=self._answer_reserve,
             )
-            with closing(stream):
-                for event in stream:
+            with closing(turn):
+                for event in turn:
+                    events.append(event)
                     if isinstance(event, Finished):
-                        finished = event
                         self.finished.append(event.usage)
-                    else:
-                        parts.append(event)
-                        if isinstance(event, Reasoning):
-                            thinking_seconds = time.monotonic() - started
                     yield event
+            finished = next(event for event in reversed(events) if isinstance(event, Finished))
         finally:
-            if parts or finished:
-                self.last = Answer(fold(parts), thinking_seconds, finished)
-                self.messages = [*self.messages, self.last.to_message()]
+            if events:
+                self.last = Answer(tuple(events), finished)
+                self.messages = [*self.messages, *self.last.to_messages()]
             else:
                 self.messages = before
 
@@ -151,6 +165,12 @@ class ChatSession:
     def sampling(self) -> SamplingParams:
         """What the next answer is sampled with: the model's defaults for the mode, and the overrides."""
         return replace(self.llm.defaults(self.thinking), **self.overrides)
+
+    @property
+    def _answer_reserve(self) -> int:
+        """Tokens that thinking leaves for the answer: who reads along wants one, however long the thoughts."""
+        max_tokens = self.sampling().max_tokens
+        return _ANSWER_RESERVE if max_tokens is None else min(_ANSWER_RESERVE, max_tokens // 2)
 
     def set_sampling(self, name: str, value: str) -> None:
         """Override a sampling parameter, or return to the model's own with 'default'."""

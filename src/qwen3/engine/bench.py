@@ -11,7 +11,6 @@ import random
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -20,15 +19,16 @@ from pathlib import Path
 import torch
 
 from qwen3 import ops
-from qwen3.config import ModelConfig
 from qwen3.engine import engine as engine_module
 from qwen3.engine.attend import cached_attend
-from qwen3.engine.cache import KVCache, PagePool
-from qwen3.engine.engine import MAX_RUNNING, Engine
+from qwen3.engine.cache import KVCache
+from qwen3.engine.engine import Engine
 from qwen3.engine.profile import timed
 from qwen3.engine.request import ContextError, Request, RequestError, SamplingParams
+from qwen3.engine.scheduler import MAX_RUNNING
 from qwen3.model import Qwen3
-from qwen3.ops import PackedWeight, native
+from qwen3.model.transforms import weights_of
+from qwen3.ops import native
 from qwen3.ops.layer import PackedLayer
 from qwen3.ops.packed import read_bandwidth
 
@@ -192,12 +192,23 @@ class Bench:
         num_prompt, num_generated = (case.tokens, 1) if case.phase is Phase.PREFILL else (1, case.tokens)
         params = SamplingParams(temperature=0, max_tokens=num_generated)
         draw = random.Random(0)
-        engine = self._engine
         for _ in range(case.batch):
             prompt = draw.choices(range(self._model.config.vocab_size), k=case.depth + num_prompt)
             request = Request(prompt, params, seed=0, stop_ids=frozenset(), max_length=sys.maxsize)
-            _fill_cache(engine.pool, self._model.config, request, case.depth)
-            engine.add(request)
+            self._start(request, case.depth)
+
+    @torch.inference_mode()
+    def _start(self, request: Request, depth: int) -> None:
+        """Have the engine take the first `depth` tokens of `request` for computed: random keys and values."""
+        pool, config = self._engine.pool, self._model.config
+        sequence = self._engine.scheduler.start_filled(request, depth)
+        if depth == 0:
+            return
+        attend = cached_attend([KVCache(pool, pool.pages(sequence.blocks))], [depth])
+        shape = (2, depth, config.num_key_value_heads, config.head_dim)
+        keys, values = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(pool.dtype)
+        for layer in range(config.num_hidden_layers):
+            attend.write(layer, keys, values)
 
     def _run(self) -> float:
         start = time.perf_counter()
@@ -227,14 +238,6 @@ class Bench:
         return bytes_read(self._model, case.batch) + cached
 
 
-def stored_bytes(model: Qwen3) -> dict[str, int]:
-    """Bytes of all weights by storage, the largest first: `int4-g32`, `float32`, ..."""
-    stored: Counter[str] = Counter()
-    for _, weight in _weights(model):
-        stored[weight.format if isinstance(weight, PackedWeight) else str(weight.dtype)[6:]] += weight.nbytes
-    return dict(stored.most_common())
-
-
 def bytes_read(model: Qwen3, batch: int) -> float:
     """Bytes of the weights that a step with one token for each of `batch` requests reads.
 
@@ -243,7 +246,7 @@ def bytes_read(model: Qwen3, batch: int) -> float:
     """
     config = model.config
     total = 0.0
-    for name, weight in _weights(model):
+    for name, weight in weights_of(model):
         share = 1.0
         if ".experts" in name:
             share = 1 - (1 - config.num_experts_per_tok / config.num_experts) ** batch
@@ -251,13 +254,6 @@ def bytes_read(model: Qwen3, batch: int) -> float:
             share = batch / config.vocab_size
         total += share * weight.nbytes
     return total
-
-
-def _weights(model: Qwen3) -> Iterator[tuple[str, ops.Weight]]:
-    """Every weight with its module's name, packed ones included, which are no parameters."""
-    for name, module in model.named_modules():
-        if (weight := getattr(module, "weight", None)) is not None:
-            yield name, weight
 
 
 def peak_memory() -> int:
@@ -269,20 +265,6 @@ def peak_memory() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
-
-
-@torch.inference_mode()
-def _fill_cache(pool: PagePool, config: ModelConfig, request: Request, depth: int) -> None:
-    """Have the engine take the first `depth` tokens of `request` for computed: random keys and values."""
-    request.cache = KVCache(pool)
-    if depth == 0:
-        return
-    attend = cached_attend([request.cache], [depth])
-    shape = (2, depth, config.num_key_value_heads, config.head_dim)
-    keys, values = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(pool.dtype)
-    for layer in range(config.num_hidden_layers):
-        attend.write(layer, keys, values)
-    request.cache.advance(depth)
 
 
 def _is_function(name: str) -> bool:

@@ -1,91 +1,193 @@
-"""The engine: advances every running request by one step at a time.
+"""The engine: computes what the scheduler says, one step at a time.
 
 A request's tokens are the same whatever runs beside it. Where the model's rows do not depend on one another (native
-kernels), all requests share one pass, which reads the weights once. Torch's matrix products choose other summation
-orders for other row counts, so with them each request runs by itself, in shapes that depend on it alone.
+kernels), all requests share one pass, which reads the weights once; their prompts may be cut anywhere and may begin
+with blocks that others computed. Torch's matrix products choose other summation orders for other row counts, so with
+them each request runs by itself, in shapes that depend on it alone.
+
+Decides nothing about who runs: here plans meet tensors.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from qwen3.engine.attend import cached_attend
+from qwen3.engine.blocks import BLOCK_TOKENS, BlockPool, blocks_for
 from qwen3.engine.cache import KVCache, PagePool
+from qwen3.engine.cost import CostModel
 from qwen3.engine.request import FinishReason, Request, RequestError
 from qwen3.engine.sampler import sample
+from qwen3.engine.scheduler import Scheduler, Work
 from qwen3.model import Qwen3
 
-# Most tokens of one pass. Longer prompts take several: bounds the activations' memory and a step's time. The native
-# kernels are at full speed with fewer.
-TORCH_CHUNK, NATIVE_CHUNK = 2048, 512
-MAX_RUNNING = 32
+# Most tokens of one pass: bounds the activations' memory. The native kernels are at full speed with fewer. Torch's
+# passes are cut at multiples of theirs.
+NATIVE_CHUNK, TORCH_CHUNK, GPU_CHUNK = 512, 512, 2048
+# What a request that arrives while the engine is idle may have to wait for.
+_IDLE_SECONDS = 0.05
+_MOST_REMEMBERED = 32
+_UNLIMITED = 2**40
+
+Prompt = Callable[[], Sequence[int]]
+
+
+def chunk_of(model: Qwen3) -> int:
+    """The most tokens of one pass."""
+    if model.is_packed:
+        return NATIVE_CHUNK
+    return TORCH_CHUNK if model.device.type == "cpu" else GPU_CHUNK
+
+
+def make_pool(model: Qwen3, kv_format: str | None) -> PagePool:
+    """Pages for a model, none of them made yet. Raises RequestError for a format where there is no choice."""
+    if kv_format is not None and not model.is_packed:
+        raise RequestError(
+            f"kv {kv_format!r} is for models on the native kernels (weights int8 or int4, or a GGUF file); "
+            f"this one keeps keys and values in {str(model.dtype).removeprefix('torch.')}"
+        )
+    return PagePool(model.config, model.dtype, model.device, (kv_format or "bf16") if model.is_packed else None)
 
 
 class Engine:
     """Runs requests on one model. Not thread-safe: one caller steps it."""
 
-    def __init__(self, model: Qwen3, kv_format: str | None = None) -> None:
-        """`kv_format` of `ops.paged.KV_FORMATS` is how a packed model keeps keys and values; None takes bf16.
+    def __init__(
+        self,
+        model: Qwen3,
+        kv_format: str | None = None,
+        *,
+        num_blocks: int = _UNLIMITED,
+        speculates: bool = False,
+    ) -> None:
+        """Take `model`, whose weights stay as they are.
 
-        Raises RequestError where there is no choice: other models keep them in their dtype.
+        Args:
+            kv_format: of `ops.paged.KV_FORMATS`, how a packed model keeps keys and values; None takes bf16.
+            num_blocks: the most blocks of 32 positions that are ever held. Their memory is taken when one is first
+                used: whoever sets a limit has seen that it is there (`engine.capacity`).
+            speculates: guess tokens where that pays; changes no token. Only for models with independent rows.
+
+        Raises RequestError for a `kv_format` where there is no choice: other models keep keys and values in their
+        dtype.
         """
-        if kv_format is not None and not model.is_packed:
-            raise RequestError(
-                f"kv {kv_format!r} is for models on the native kernels (weights int8 or int4, or a GGUF file); "
-                f"this one keeps keys and values in {str(model.dtype).removeprefix('torch.')}"
-            )
         self._model = model
-        self._chunk = NATIVE_CHUNK if model.is_packed else TORCH_CHUNK
-        self.pool = PagePool(
-            model.config, model.dtype, model.device, (kv_format or "bf16") if model.is_packed else None
+        self.pool = make_pool(model, kv_format)
+        self.blocks = BlockPool(num_blocks)
+        is_free = model.has_independent_rows
+        self._chunk = chunk_of(model)
+        self._cost = CostModel()
+        self.scheduler = Scheduler(
+            self.blocks,
+            self._cost,
+            chunk=self._chunk,
+            grid=None if is_free else self._chunk,
+            speculates=speculates and is_free,
         )
-        self._waiting: deque[Request] = deque()
-        self._running: list[Request] = []
+        self._to_remember: deque[tuple[Prompt, str]] = deque(maxlen=_MOST_REMEMBERED)
+        self._remembering: tuple[list[int], list[bytes]] | None = None
+
+    # ---- Requests ---------------------------------------------------------------------------------------------
 
     def add(self, request: Request) -> None:
-        """Queue a request; it starts when fewer than MAX_RUNNING others run."""
-        self._waiting.append(request)
+        """Queue a request. Raises ContextError for one that could not end, as `check` does."""
+        self.scheduler.add(request)
+
+    def check(self, request: Request) -> None:
+        """Raise ContextError, with the numbers, for a request that the blocks could not hold. From any thread."""
+        self.scheduler.check(request)
 
     def abort(self, request: Request, reason: FinishReason = FinishReason.ABORT) -> None:
-        """End a request now and free its cache; nothing happens to one that has ended."""
+        """End a request now and free its blocks; nothing happens to one that has ended."""
         if not request.is_finished:
             request.finish_reason = reason
-        self._forget_finished()
+        self.scheduler.forget_finished()
 
     @property
     def has_work(self) -> bool:
-        return bool(self._waiting or self._running)
+        return bool(self.scheduler.waiting or self.scheduler.running)
+
+    @property
+    def backlog_seconds(self) -> float:
+        """About how long a request that came now would wait for its first token."""
+        return self.scheduler.backlog_seconds
 
     def step(self) -> None:
-        """Advance every running request by one prefill chunk or one token."""
+        """Advance what runs: who generates by a token at least, prompts by a chunk."""
         with self._computing():
-            self._step()
+            works = self.scheduler.schedule()
+            passes = [works] if self._model.has_independent_rows else [[work] for work in works]
+            for each in passes:
+                if each:
+                    self._advance(each)
+            self.scheduler.forget_finished()
 
-    def _step(self) -> None:
-        while self._waiting and len(self._running) < MAX_RUNNING:
-            request = self._waiting.popleft()
-            if request.cache is None:
-                request.cache = KVCache(self.pool)
-            self._running.append(request)
-        for requests in self._passes():
-            self._advance(requests)
-        self._forget_finished()
+    def can_hold(self, num_tokens: int) -> bool:
+        """Whether blocks for a text of its own are free now."""
+        return self.blocks.can_allocate(blocks_for(num_tokens))
 
     def hidden(self, token_ids: Sequence[int]) -> Tensor:
-        """Hidden states [T, D] of a text of its own, in passes as a request's prompt takes them."""
-        cache = KVCache(self.pool)
-        chunks = [token_ids[begin : begin + self._chunk] for begin in range(0, len(token_ids), self._chunk)]
+        """Hidden states [T, D] of a text of its own, in passes as a request's prompt takes them.
+
+        Raises RequestError if running requests leave too few blocks.
+        """
+        return torch.cat(list(self.hidden_chunks(token_ids)))
+
+    def hidden_chunks(self, token_ids: Sequence[int]) -> Iterator[Tensor]:
+        """`hidden`, pass by pass; others may run between them."""
+        if not self.can_hold(len(token_ids)):
+            raise RequestError(
+                f"{len(token_ids)} tokens need more than the {self.blocks.num_free} blocks that are free"
+            )
+        blocks = self.blocks.allocate(blocks_for(len(token_ids)))
+        cache = KVCache(self.pool, self.pool.pages(blocks))
+        try:
+            for begin in range(0, len(token_ids), self._chunk):
+                with self._computing():
+                    hidden_nD = self._forward([cache], [token_ids[begin : begin + self._chunk]])
+                yield hidden_nD
+        finally:
+            self.blocks.release(blocks)
+
+    # ---- While nobody waits -----------------------------------------------------------------------------------
+
+    def remember(self, prompt: Prompt, cache_salt: str = "") -> None:
+        """Have `prompt`'s tokens, which are asked for then, in the cache when there is time (`idle_step`)."""
+        self._to_remember.append((prompt, cache_salt))
+
+    @property
+    def has_idle_work(self) -> bool:
+        return self._remembering is not None or bool(self._to_remember)
+
+    def idle_step(self) -> None:
+        """Compute a few blocks of what is to be remembered. Between two calls it holds none."""
+        if self._remembering is None:
+            prompt, cache_salt = self._to_remember.popleft()
+            token_ids = list(prompt())
+            self._remembering = token_ids, self.scheduler.shareable(token_ids, cache_salt)
+        token_ids, digests = self._remembering
+        part = self.scheduler.next_shared(digests, _IDLE_SECONDS)
+        if part is None:
+            self._remembering = None
+            return
+        blocks, start, count = part
+        started = time.perf_counter()
         try:
             with self._computing():
-                return torch.cat([self._forward([cache], [chunk]) for chunk in chunks])
+                self._forward([KVCache(self.pool, self.pool.pages(blocks), start)], [token_ids[start : start + count]])
+            for index in range(start // BLOCK_TOKENS, len(blocks)):
+                self.blocks.publish(blocks[index], digests[index])
         finally:
-            cache.release()
+            self.blocks.release(blocks)
+        self._cost.observe(time.perf_counter() - started, 0, [(start, count)])
+
+    # ---- Passes -----------------------------------------------------------------------------------------------
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -110,51 +212,64 @@ class Engine:
             cache.advance(count)
         return hidden_TD
 
-    def _passes(self) -> Iterator[list[Request]]:
-        """The running requests, as they share passes of at most `_chunk` tokens.
-
-        Whole chunks only: how a request's own prompt is cut must not depend on the others.
-        """
-        if not self._model.has_independent_rows:
-            yield from ([request] for request in self._running)
-            return
-        requests: list[Request] = []
-        room = self._chunk
-        for request in self._running:
-            count = min(self._chunk, request.num_tokens - request.cache.length)
-            if count > room:
-                yield requests
-                requests, room = [], self._chunk
-            requests.append(request)
-            room -= count
-        if requests:
-            yield requests
-
-    def _advance(self, requests: list[Request]) -> None:
-        """One pass over the next tokens of `requests`, and a drawn token for each that is then complete."""
+    def _advance(self, works: Sequence[Work]) -> None:
+        """One pass over the next tokens of several sequences, and the tokens that its rows draw."""
         started = time.perf_counter()
-        caches: list[KVCache] = [request.cache for request in requests]
-        starts = [cache.length for cache in caches]
-        chunks = [request.tokens_from(start, self._chunk) for request, start in zip(requests, starts, strict=True)]
+        starts = [work.sequence.num_computed for work in works]
+        caches = [
+            KVCache(self.pool, self.pool.pages(work.sequence.blocks), start)
+            for work, start in zip(works, starts, strict=True)
+        ]
+        chunks = [
+            work.sequence.request.tokens_from(start, work.count) + work.guesses
+            for work, start in zip(works, starts, strict=True)
+        ]
         hidden_TD = self._forward(caches, chunks)
-        last_rows = [hidden_nD[-1] for hidden_nD in hidden_TD.split([len(chunk) for chunk in chunks])]
-        complete = [i for i, request in enumerate(requests) if caches[i].length == request.num_tokens]
-        if complete:
-            logits = self._model.logits(torch.stack([last_rows[i] for i in complete])).float()
-            for i, logits_V in zip(complete, logits, strict=True):
-                request = requests[i]
-                request.accept(sample(logits_V, request.params, request.generated_ids, request.seed, request.stop_ids))
-        elapsed = time.perf_counter() - started
-        for request, start in zip(requests, starts, strict=True):
-            if start < len(request.prompt_ids):
-                request.prefill_seconds += elapsed
-            else:
-                request.decode_seconds += elapsed
+        # The rows that draw: of who has no token left to compute, the last one's and those of the guesses behind it.
+        rows, end = [], 0
+        for work, chunk in zip(works, chunks, strict=True):
+            end += len(chunk)
+            if work.count == work.sequence.num_missing:
+                rows += range(end - len(work.guesses) - 1, end)
+        logits = iter(self._model.logits(hidden_TD[rows]).float() if rows else ())
+        for work in works:
+            is_complete = work.count == work.sequence.num_missing
+            drawn = self._draw(work, [next(logits) for _ in range(1 + len(work.guesses))]) if is_complete else 0
+            self.scheduler.computed(work.sequence, work.count + max(drawn - 1, 0))
+        self._note_times(works, starts, time.perf_counter() - started)
 
-    def _forget_finished(self) -> None:
-        for request in self._running:
-            if request.is_finished:
-                request.cache.release()
-                request.cache = None
-        self._running = [request for request in self._running if not request.is_finished]
-        self._waiting = deque(request for request in self._waiting if not request.is_finished)
+    def _draw(self, work: Work, logits: Sequence[Tensor]) -> int:
+        """Take tokens from rows of logits for as long as the request is what the rows were computed for; how many
+        rows that were."""
+        request = work.sequence.request
+        end = request.num_tokens
+        for index, logits_V in enumerate(logits):
+            # A row is worth something if all tokens up to it are the request's; then it is its last one's or it is not
+            # needed, because what follows was forced.
+            if request.is_finished or request.tokens_from(end, index) != work.guesses[:index]:
+                return index
+            if request.num_tokens == end + index:
+                drawn = sample(
+                    logits_V,
+                    request.params,
+                    request.generated_ids,
+                    request.seed,
+                    request.stop_ids,
+                    request.mask(),
+                )
+                request.accept(drawn)
+        return len(logits)
+
+    def _note_times(self, works: Sequence[Work], starts: Sequence[int], seconds: float) -> None:
+        num_rows, chunks = 0, []
+        for work, start in zip(works, starts, strict=True):
+            request = work.sequence.request
+            if start < len(request.prompt_ids):
+                request.prefill_seconds += seconds
+            else:
+                request.decode_seconds += seconds
+            if start < work.sequence.prefill_end:
+                chunks.append((start, work.count))
+            else:
+                num_rows += work.count + len(work.guesses)
+        self._cost.observe(seconds, num_rows, chunks)

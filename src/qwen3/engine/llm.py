@@ -8,6 +8,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -31,8 +33,10 @@ from qwen3.checkpoint.generation_config import load_generation_config
 from qwen3.checkpoint.gguf import GGUFFile
 from qwen3.checkpoint.hub import resolve
 from qwen3.checkpoint.load import Progress
-from qwen3.engine.engine import Engine
+from qwen3.engine.capacity import plan_cache
+from qwen3.engine.engine import Engine, chunk_of, make_pool
 from qwen3.engine.generation import Generation
+from qwen3.engine.guide import Guide
 from qwen3.engine.loading import Notify, load_checkpoint
 from qwen3.engine.request import (
     NON_THINKING,
@@ -46,17 +50,29 @@ from qwen3.engine.request import (
     TokenLogprob,
     Usage,
 )
-from qwen3.engine.thinking import ThinkingBudget
-from qwen3.model.transforms import storage_of
+from qwen3.engine.rules import Guides, offered_tools
+from qwen3.engine.scoring import ScoredPrompt
+from qwen3.engine.thinking import ThinkingPolicy
+from qwen3.grammar import Constraint
+from qwen3.hardware import available_bytes
+from qwen3.model import Qwen3
+from qwen3.model.transforms import storage_of, stored_bytes
 from qwen3.ops.paged import KV_FORMATS
 from qwen3.tokenizer import Tokenizer
 
-# Qwen3 Technical Report, section 4.3, as the official documentation's code has it.
-BUDGET_SENTENCE = (
-    "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly "
-    "now.\n</think>\n\n"
-)
 _GENERATION_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation as the model reads it."""
+
+    rendered: Rendered
+    ids: list[int]
+
+    @property
+    def text(self) -> str:
+        return self.rendered.text
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,8 @@ class LLM:
         revision: str | None = None,
         offline: bool = False,
         max_context: int | None = None,
+        kv_tokens: int | None = None,
+        speculate: bool = True,
         yarn: float | None = None,
         progress: Progress | None = None,
         notify: Notify | None = None,
@@ -121,10 +139,15 @@ class LLM:
             device: where torch puts the model, 'cpu' or 'cuda'.
             revision: branch, tag or commit on the hub.
             offline: use only what is already on this machine.
-            max_context: refuse sequences of more tokens than this; None takes the model's own limit.
+            max_context: refuse sequences of more tokens than this; None takes the model's own limit, or what fits.
+            kv_tokens: positions that the cache of keys and values holds, of all sequences together and of what it
+                remembers; None takes what memory gives (`engine.capacity`).
+            speculate: guess tokens of texts that repeat themselves, where that is faster; changes no token. For models
+                on the native kernels.
             yarn: stretch the context by this factor, e.g. 4 for 131,072 tokens (it costs quality on short texts).
             progress: called with (bytes loaded, bytes in all).
-            notify: called, before loading, with a line that says what 'auto' chose and why, if it changes the weights.
+            notify: called with a line that says what 'auto' chose and why, if it changes the weights;
+                and with one that says how much context fits, if that is less than the model's own.
 
         Raises ValueError (ConfigError, CheckpointError, ...) or OSError naming what is wrong with the checkpoint.
         """
@@ -132,6 +155,7 @@ class LLM:
             raise RequestError(f"kv {kv!r} is not one of {', '.join(KV_FORMATS)}")
         path = resolve(str(model), revision=revision, offline=offline)
         self.name = str(model)
+        available = available_bytes()
         if path.is_file():
             source = GGUFFile(path)
             self.tokenizer = gguf_model.tokenizer(source)
@@ -154,15 +178,22 @@ class LLM:
         if yarn is not None:
             self.model.config = self.model.config.with_yarn(yarn)
         self.config = self.model.config
-        self.max_context = max_context or self.config.max_context
-        if self.max_context > self.config.max_context:
-            raise ContextError(
-                f"max_context {self.max_context} is beyond the model's {self.config.max_context} tokens; "
-                "YaRN stretches it, e.g. yarn=4.0"
-            )
+        capacity = plan_cache(
+            self.config,
+            free_bytes=_free_beside(self.model, available),
+            bytes_per_token=make_pool(self.model, kv).bytes_per_token,
+            chunk=chunk_of(self.model),
+            max_context=max_context,
+            kv_tokens=kv_tokens,
+            is_packed=self.model.is_packed,
+        )
+        if capacity.line and notify is not None:
+            notify(capacity.line)
+        self.max_context = capacity.max_context
         self._sampling = {key: generation[key] for key in _GENERATION_KEYS if generation.get(key) is not None}
         self._eos_ids = frozenset(self.config.eos_token_ids) | frozenset(generation.get("eos_token_id") or ())
-        self._engine = Engine(self.model, kv)
+        self._guides = Guides(self.tokenizer, self.config.vocab_size, self._eos_ids or {self.tokenizer.eos_id})
+        self._engine = Engine(self.model, kv, num_blocks=capacity.num_blocks, speculates=speculate)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -190,8 +221,8 @@ class LLM:
         thinking: bool = True,
         params: SamplingParams | None = None,
         *,
-        thinking_budget: int | None = None,
         stream: Literal[True] = True,
+        **options: Any,
     ) -> Iterator[Event | Finished]: ...
 
     @overload
@@ -202,25 +233,17 @@ class LLM:
         thinking: bool = True,
         params: SamplingParams | None = None,
         *,
-        thinking_budget: int | None = None,
         stream: Literal[False],
+        **options: Any,
     ) -> ChatResult: ...
 
-    def chat(self, messages, tools=None, thinking=True, params=None, *, thinking_budget=None, stream=True):
-        """Answer a conversation.
+    def chat(self, messages, tools=None, thinking=True, params=None, *, stream=True, **options):
+        """Answer a conversation; arguments and errors are those of `prepare_chat`.
 
-        Args:
-            messages: role / content objects as in the OpenAI API.
-            tools: function definitions as in the OpenAI API.
-            thinking: the hard switch; while it is on, `/think` and `/no_think` in the messages choose.
-            params: sampling; None takes `defaults(thinking)`.
-            thinking_budget: reasoning tokens after which the model is told to answer.
-            stream: True yields Reasoning, Content and ToolCall events and last Finished, as they come; closing
-                the iterator stops the computation. False returns their sum, a ChatResult.
-
-        Raises ChatError for malformed messages, ContextError where they do not fit, RequestError for bad options.
+        With `stream` this yields Reasoning, Content, ToolCall and ToolCallDelta events and last Finished, as they
+        come; closing the iterator stops the computation. Without, it returns their sum, a ChatResult.
         """
-        events = self._events(self.prepare_chat(messages, tools, thinking, params, thinking_budget=thinking_budget))
+        events = self._events(self.prepare_chat(messages, tools, thinking, params, **options))
         if stream:
             return events
         *parts, finished = events
@@ -235,23 +258,112 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         thinking_budget: int | None = None,
+        tool_choice: str = "auto",
+        parallel_tool_calls: bool = True,
+        constraint: Constraint | None = None,
+        continue_final_message: bool = False,
+        add_generation_prompt: bool = True,
+        answer_reserve: int | None = None,
+        loop_guard: bool = False,
+        priority: int = 0,
+        cache_salt: str = "",
     ) -> Generation:
-        """The answer to a conversation, not yet started; arguments and errors are those of `chat`.
+        """The answer to a conversation, not yet started.
 
         For who steps the engine for many requests: see `step`. Unlike the rest it may be called from any thread.
+
+        Args:
+            messages: role / content objects as in the OpenAI API.
+            tools: function definitions as in the OpenAI API.
+            thinking: the hard switch; while it is on, `/think` and `/no_think` in the messages choose.
+            params: sampling; None takes `defaults(thinking)`.
+            thinking_budget: reasoning tokens after which the model is told to answer.
+            tool_choice: 'none', 'auto', 'required' (at least one call, after any thinking), or the name of the tool to
+                call, once. Arguments follow the tool's schema, with 'auto' where the tool says `strict: true`; else
+                they are any JSON object. A call that `max_tokens` cuts short is in the answer as far as it came.
+            parallel_tool_calls: whether the answer may make more than one call.
+            constraint: what the answer's text must be. It does not bind the thinking, or tool calls.
+            continue_final_message: go on with the last message, from the assistant; a constraint binds all of it.
+            add_generation_prompt: have the prompt begin the assistant's turn.
+            answer_reserve: end the thinking where only so many of the request's tokens are left for the answer.
+            loop_guard: end thinking, or a free answer, that repeats itself.
+            priority: the lower, the earlier it is served.
+            cache_salt: requests share cached prompts only with those of the same salt.
+
+        Raises ChatError for malformed messages, ContextError where they do not fit, GrammarError for constraints and
+        schemas that cannot be enforced, RequestError for bad options.
         """
-        rendered = render(messages, tools, thinking, format=self.format)
+        prompt = self.render_chat(
+            messages,
+            tools,
+            thinking,
+            tool_choice=tool_choice,
+            continue_final_message=continue_final_message,
+            add_generation_prompt=add_generation_prompt,
+        )
+        offered = offered_tools(tools, tool_choice)
         params = params or self.defaults(thinking)
-        prompt_ids = self.tokenizer.encode_spans(rendered.spans)
-        request = self._request(prompt_ids, params, self._budget(thinking_budget, rendered))
+        state = start_state(prompt.rendered)
+        guide = self._guides.chat(
+            state,
+            self._room(prompt.ids, params),
+            ThinkingPolicy(thinking_budget, answer_reserve, loop_guard),
+            offered,
+            tool_choice,
+            parallel=parallel_tool_calls,
+            constraint=constraint,
+            written=prompt.rendered.open_text if state is StreamState.CONTENT else "",
+            may_think=self.format is not ChatFormat.INSTRUCT_2507,
+        )
         parser = StreamParser(
             self.tokenizer,
-            rendered,
+            state,
             stop=params.stop,
-            tool_names={tool.get("function", tool).get("name") for tool in tools or ()},
+            tool_names={tool.name for tool in offered},
             call_id_prefix=f"call_{len(messages)}_",
+            streams_calls=True,
+            parallel_calls=parallel_tool_calls,
         )
-        return Generation(self._engine, request, parser)
+        request = self._request(prompt.ids, params, guide, priority, cache_salt)
+        # The next prompt does not begin with two messages where this one is one.
+        history = None if continue_final_message else partial(self._history_ids, list(messages), tools, thinking)
+        return Generation(self._engine, request, parser, history)
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool = True,
+        *,
+        tool_choice: str = "auto",
+        continue_final_message: bool = False,
+        add_generation_prompt: bool = True,
+    ) -> Prompt:
+        """The prompt of `prepare_chat` with these arguments."""
+        rendered = render(
+            messages,
+            None if tool_choice == "none" else tools,
+            thinking,
+            add_generation_prompt,
+            format=self.format,
+            continue_final_message=continue_final_message,
+        )
+        return Prompt(rendered, self.tokenizer.encode_spans(rendered.spans))
+
+    def _history_ids(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        thinking: bool,
+        content: str,
+    ) -> list[int]:
+        """The ids with which any prompt begins that goes on after this answer: templates leave its reasoning out."""
+        answer = {"role": "assistant", "content": content}
+        first, other = (
+            self.render_chat([*messages, answer, {"role": "user", "content": question}], tools, thinking).ids
+            for question in ("A", "1")
+        )
+        return [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, other, strict=False))]
 
     # ---- Completion -------------------------------------------------------------------------------------------
 
@@ -297,12 +409,29 @@ class LLM:
         """Continue one raw text or token ids: Content events as they come, and last Finished."""
         return self._events(self.prepare_completion(prompt, params))
 
-    def prepare_completion(self, prompt: str | Sequence[int], params: SamplingParams | None = None) -> Generation:
+    def prepare_completion(
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        constraint: Constraint | None = None,
+        priority: int = 0,
+        cache_salt: str = "",
+    ) -> Generation:
         """The continuation of one raw text or token ids, not yet started: `stream` as `prepare_chat` is to `chat`."""
         params = params or self.defaults(thinking=False)
         prompt_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         parser = StreamParser(self.tokenizer, StreamState.RAW, stop=params.stop)
-        return Generation(self._engine, self._request(prompt_ids, params, None), parser)
+        guide = None if constraint is None else self._guides.completion(self._room(prompt_ids, params), constraint)
+        return Generation(self._engine, self._request(prompt_ids, params, guide, priority, cache_salt), parser)
+
+    def prepare_scoring(
+        self, prompt: str | Sequence[int], num_top: int, then: Generation | None = None
+    ) -> ScoredPrompt:
+        """Log-probabilities of a prompt's tokens, with `num_top` alternatives each, and then its continuation."""
+        prompt_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        self._check_prompt(prompt_ids)
+        return ScoredPrompt(self._engine, self.model, prompt_ids, num_top, then)
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """Next-token logits of every position: float32 [T, V]."""
@@ -312,15 +441,37 @@ class LLM:
     # ---- Requests ---------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Advance every generation that was started by one prefill chunk or one token; `Generation.poll` reads it."""
+        """Advance the generations that were started by a chunk of their prompts or by tokens, which
+        `Generation.poll` reads."""
         self._engine.step()
 
-    def _request(self, prompt_ids: list[int], params: SamplingParams, thinking: ThinkingBudget | None) -> Request:
+    @property
+    def has_idle_work(self) -> bool:
+        """Whether `idle_step` has something to do."""
+        return self._engine.has_idle_work
+
+    def idle_step(self) -> None:
+        """While nothing runs: compute a little of how conversations will go on, so that their next turn finds it."""
+        self._engine.idle_step()
+
+    @property
+    def backlog_seconds(self) -> float:
+        """About how long a generation that is started now would wait for its first token."""
+        return self._engine.backlog_seconds
+
+    def _room(self, prompt_ids: Sequence[int], params: SamplingParams) -> int:
+        """Tokens that a request may generate."""
+        room = self.max_context - len(prompt_ids)
+        return room if params.max_tokens is None else min(room, params.max_tokens)
+
+    def _request(
+        self, prompt_ids: list[int], params: SamplingParams, guide: Guide | None, priority: int, cache_salt: str
+    ) -> Request:
         self._check_prompt(prompt_ids)
         params.check_tokens(self.config.vocab_size)
         stop_ids = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos_ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed
-        return Request(prompt_ids, params, seed, stop_ids, self.max_context, thinking)
+        return Request(prompt_ids, params, seed, stop_ids, self.max_context, guide, priority, cache_salt)
 
     def _check_prompt(self, prompt_ids: Sequence[int]) -> None:
         if not prompt_ids:
@@ -334,19 +485,6 @@ class LLM:
                 "shorten the prompt, or load the model with a longer context"
             )
 
-    def _budget(self, limit: int | None, rendered: Rendered) -> ThinkingBudget | None:
-        if limit is None:
-            return None
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-            raise RequestError(f"thinking_budget {limit!r} is not a whole number of at least 0")
-        return ThinkingBudget(
-            limit,
-            think_id=self.tokenizer.id("<think>"),
-            end_think_id=self.tokenizer.id("</think>"),
-            closing_ids=self.tokenizer.encode(BUDGET_SENTENCE),
-            is_thinking=start_state(rendered) is StreamState.REASONING,
-        )
-
     def _events(self, generation: Generation) -> Iterator[Event | Finished]:
         # Started at the first next(): an iterator that nobody starts must not run beside the others.
         generation.start()
@@ -357,3 +495,10 @@ class LLM:
             yield generation.finished
         finally:
             generation.cancel()
+
+
+def _free_beside(model: Qwen3, available: int) -> int:
+    """Memory that is left beside a loaded model, of what was `available` before: mapped weights count as free after."""
+    if model.device.type == "cpu":
+        return available - sum(stored_bytes(model).values())
+    return torch.cuda.mem_get_info(model.device)[0]

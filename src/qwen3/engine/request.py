@@ -9,9 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING
 
-from qwen3.engine.thinking import ThinkingBudget
+if TYPE_CHECKING:
+    import numpy as np
+
+    from qwen3.engine.guide import Guide
 
 MAX_TOP_LOGPROBS = 20
 
@@ -143,6 +146,8 @@ class Usage:
     reasoning_tokens: int
     prefill_seconds: float
     decode_seconds: float
+    cached_tokens: int = 0
+    """Of the prompt, those that were not computed because they were in the cache."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,8 @@ class Finished:
 
     reason: FinishReason
     usage: Usage
+    stop_string: str | None = None
+    """The one of `SamplingParams.stop` that ended the answer."""
 
 
 @dataclass(eq=False)
@@ -163,20 +170,25 @@ class Request:
     stop_ids: frozenset[int]
     max_length: int
     """The longest that prompt and generation together may get, in tokens."""
-    thinking: ThinkingBudget | None = None
+    guide: Guide | None = None
+    priority: int = 0
+    """The lower, the earlier it is served; among equals who came first."""
+    cache_salt: str = ""
+    """Prefixes are shared among requests with the same one only."""
 
     generated_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
-
-    cache: Any = None
-    """The data plane's handle on this request's keys and values."""
+    cached_tokens: int = 0
+    """Of the prompt, how many were not computed because another request had."""
+    num_computed: int = 0
+    """Tokens whose keys and values were held after the last pass."""
 
     def __post_init__(self) -> None:
-        if self.thinking is not None:
-            self._force(self.thinking.opening())
+        if self.guide is not None:
+            self._force(self.guide.opening())
 
     @property
     def is_finished(self) -> bool:
@@ -194,16 +206,38 @@ class Request:
     def num_tokens(self) -> int:
         return len(self.prompt_ids) + len(self.generated_ids)
 
+    @property
+    def num_left(self) -> int:
+        """Tokens that may still be generated."""
+        limits = [self.max_length - self.num_tokens]
+        if self.params.max_tokens is not None:
+            limits.append(self.params.max_tokens - len(self.generated_ids))
+        return min(limits)
+
+    def mask(self) -> np.ndarray | None:
+        """Which tokens may be drawn next, see `grammar.Matcher.mask`; None for any."""
+        return None if self.guide is None else self.guide.mask()
+
     def accept(self, drawn: TokenLogprob) -> None:
         """Take the drawn token, and whatever must follow it; notices the end."""
         self._append(drawn)
-        if self.thinking is not None and not self.is_finished:
-            self._force(self.thinking.observe(drawn.token_id))
+        if self.guide is not None:
+            self._force(self.guide.observe(drawn.token_id))
+
+    def end_thinking(self) -> None:
+        """Close the think block, if it is open or as soon as it opens."""
+        if self.guide is not None and not self.is_finished:
+            self._force(self.guide.end_thinking())
 
     def _force(self, tokens: Sequence[int]) -> None:
+        """Take the tokens that the guide wants, and its word that the answer is over."""
         for token in tokens:
             if not self.is_finished:
                 self._append(TokenLogprob(token, 0.0))
+        if self.guide.error:
+            self.finish_reason = FinishReason.ABORT
+        elif self.guide.is_over and not self.is_finished:
+            self.finish_reason = FinishReason.STOP
 
     def _append(self, entry: TokenLogprob) -> None:
         self.generated_ids.append(entry.token_id)

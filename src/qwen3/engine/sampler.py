@@ -11,6 +11,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,12 +26,27 @@ def uniform(seed: int, position: int) -> float:
 
 
 def sample(
-    logits_V: Tensor, params: SamplingParams, generated_ids: Sequence[int], seed: int, stop_ids: Iterable[int]
+    logits_V: Tensor,
+    params: SamplingParams,
+    generated_ids: Sequence[int],
+    seed: int,
+    stop_ids: Iterable[int],
+    mask: np.ndarray | None = None,
 ) -> TokenLogprob:
-    """Draw one token from float32 logits [V]; `stop_ids` are banned until `params.min_tokens` are generated."""
-    adjusted_V = _adjust(logits_V, params, generated_ids, stop_ids)
+    """Draw one token from float32 logits [V]; `stop_ids` are banned until `params.min_tokens` are generated.
+
+    `mask` (see `grammar.Matcher.mask`) is stronger than all else: where what it allows is banned, the ban falls.
+    Log-probabilities are those of the model without it.
+    """
+
+    def draw(row_V: Tensor) -> int | None:
+        row_V = row_V if mask is None else _masked(row_V, mask)
+        return ops.draw(row_V, params.temperature, params.top_k, params.top_p, params.min_p, noise)
+
     noise = uniform(seed, len(generated_ids))
-    token = ops.draw(adjusted_V, params.temperature, params.top_k, params.top_p, params.min_p, noise)
+    token = draw(_adjust(logits_V, params, generated_ids, stop_ids))
+    if token is None and mask is not None:
+        token = draw(logits_V)
     if token is None:
         raise FloatingPointError(
             "the model gave no finite logit: its weights are damaged, float16 overflowed (use bfloat16 or float32), "
@@ -43,6 +59,16 @@ def sample(
     log_sum = below_V.exp().sum().log()
     top = [(token_id, float(below_V[token_id] - log_sum)) for token_id in top_ids[: params.logprobs].tolist()]
     return TokenLogprob(token, float(below_V[token] - log_sum), tuple(top))
+
+
+# For each byte of a mask what its eight logits are lowered by: 4 times faster than to spread the bits and select.
+_LOWERED = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), 0, -np.inf)
+_LOWERED = _LOWERED.astype(np.float32)
+
+
+def _masked(logits_V: Tensor, mask: np.ndarray) -> Tensor:
+    lowered_V = _LOWERED.take(mask, axis=0).reshape(-1)[: len(logits_V)]
+    return logits_V + torch.from_numpy(lowered_V).to(logits_V.device)
 
 
 def _adjust(logits_V: Tensor, params: SamplingParams, generated_ids: Sequence[int], stop_ids: Iterable[int]) -> Tensor:

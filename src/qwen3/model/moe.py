@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from torch import Tensor, nn
 
 from qwen3 import ops
 from qwen3.config import ModelConfig
 from qwen3.model.layers import MLP, Linear, RMSNorm
+
+T = TypeVar("T")
 
 
 class Experts(nn.ModuleList):
@@ -32,8 +37,9 @@ class SparseMoE(nn.Module):
         self.num_experts_per_tok = config.num_experts_per_tok
         self.norm_topk_prob = config.norm_topk_prob
 
-    def forward(self, x_TD: Tensor, norm: RMSNorm) -> Tensor:
-        return ops.moe(
+    def forward(self, x_TD: Tensor, norm: RMSNorm, op: Callable[..., T] = ops.moe) -> T:
+        """What `op` gives: `ops.moe` the new x [T, D], `ops.moe_and_router` also the router's logits [T, E]."""
+        return op(
             x_TD,
             norm.weight,
             norm.eps,

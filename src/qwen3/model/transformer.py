@@ -9,9 +9,11 @@ caches, quantization, adapters or devices.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from qwen3 import ops
 from qwen3.config import ModelConfig
@@ -19,6 +21,9 @@ from qwen3.model.attention import Attend, Attention
 from qwen3.model.layers import MLP, Embedding, Linear, RMSNorm
 from qwen3.model.moe import SparseMoE
 from qwen3.model.rope import cos_sin
+
+# What `recompute` does not compute again: the experts chosen, so that both passes take the same ones.
+_kept = partial(create_selective_checkpoint_contexts, [torch.ops.aten.topk.default])
 
 
 class Block(nn.Module):
@@ -32,8 +37,13 @@ class Block(nn.Module):
         sparse = config.is_sparse_layer(layer)
         self.mlp = SparseMoE(config) if sparse else MLP(config.hidden_size, config.intermediate_size)
 
-    def forward(self, x_TD: Tensor, cos_Td: Tensor, sin_Td: Tensor, attend: Attend) -> Tensor:
+    def forward(
+        self, x_TD: Tensor, cos_Td: Tensor, sin_Td: Tensor, attend: Attend, with_router: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The new x [T, D], and if asked for the logits [T, E] of a sparse layer's router."""
         x_TD = self.self_attn(x_TD, self.input_layernorm, cos_Td, sin_Td, attend)
+        if with_router:
+            return self.mlp(x_TD, self.post_attention_layernorm, ops.moe_and_router)
         return self.mlp(x_TD, self.post_attention_layernorm)
 
 
@@ -59,19 +69,34 @@ class Qwen3(nn.Module):
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size)
 
-    def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend, *, recompute: bool = False) -> Tensor:
+    def forward(
+        self,
+        tokens_T: Tensor,
+        positions_T: Tensor,
+        attend: Attend,
+        *,
+        recompute: bool = False,
+        router_logits: list[Tensor] | None = None,
+    ) -> Tensor:
         """Hidden states [T, D] after the final norm, of integer tokens [T] at integer positions [T].
 
         `recompute` keeps only each layer's input for the backward pass and computes the rest again.
+        `router_logits` takes the logits [T, E] of each sparse layer's router, for losses on them.
         """
         config = self.config
         x_TD = self.model.embed_tokens(tokens_T)
         cos_Td, sin_Td = cos_sin(config.rope_parameters, config.head_dim, positions_T, x_TD.dtype)
         for block in self.model.layers:
+            arguments = (x_TD, cos_Td, sin_Td, attend)
+            if router_logits is not None and isinstance(block.mlp, SparseMoE):
+                arguments += (True,)
             if recompute:
-                x_TD = checkpoint(block, x_TD, cos_Td, sin_Td, attend, use_reentrant=False)
+                x_TD = checkpoint(block, *arguments, use_reentrant=False, context_fn=_kept)
             else:
-                x_TD = block(x_TD, cos_Td, sin_Td, attend)
+                x_TD = block(*arguments)
+            if isinstance(x_TD, tuple):
+                x_TD, router_TE = x_TD
+                router_logits.append(router_TE)
         return self.model.norm(x_TD)
 
     def logits(self, hidden_TD: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Changes to a model after it is built: today, packing its matrices into 4 or 8 bits for the native kernels.
+"""Changes to a model after it is built: today, packing its matrices for the native kernels, into 4 or 8 bits or as is.
 
 The model file knows nothing of them: a transform replaces weights, and the operations choose by the weights' type.
 `packed_forms` says how each parameter is stored, so that loading can pack a file's tensors without ever holding the
@@ -8,7 +8,7 @@ model as it was (`checkpoint.load`), and `quantize_weights` packs a model that i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from qwen3.model.moe import Experts
 from qwen3.model.packed_block import PackedBlock
 from qwen3.model.transformer import Qwen3
 from qwen3.ops import PackedExperts, PackedWeight, Weight
-from qwen3.ops.packed import FORMATS, pack_into
+from qwen3.ops.packed import FORMATS, REPACKED, pack_into, repack
 from qwen3.ops.paged import PackedVector
 
 
@@ -113,6 +113,41 @@ def quantize_weights(model: Qwen3, bits: int, group: int = 32) -> None:
 
     forms = packed_forms(model, Packing(bits, group))
     replace_weights(model, ((name, stored(name, format)) for name, format in forms.items()))
+
+
+@torch.no_grad()
+def pack_as_stored(model: Qwen3) -> None:
+    """Lay out every matrix of a CPU model for the native kernels, in place, without changing a weight.
+
+    Activations become float32, as in any packed model. Raises ValueError for shapes that the kernels cannot take.
+    """
+    block_type = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}[model.dtype]
+
+    def stored(name: str, is_matrix: bool) -> Weight:
+        weight = model.get_parameter(name).detach()
+        if not is_matrix:
+            return weight.float()
+        packed = PackedWeight.empty(*weight.shape, REPACKED[block_type])
+        repack(block_type, weight.contiguous().view(torch.uint8).numpy(), packed)
+        return packed
+
+    forms = packed_forms(model, PACKINGS["int8"])
+    replace_weights(model, ((name, stored(name, form is not None)) for name, form in forms.items()))
+
+
+def stored_bytes(model: Qwen3) -> dict[str, int]:
+    """Bytes of all weights by storage, the largest first: `int4-g32`, `float32`, ..."""
+    sizes: Counter[str] = Counter()
+    for _, weight in weights_of(model):
+        sizes[weight.format if isinstance(weight, PackedWeight) else str(weight.dtype)[6:]] += weight.nbytes
+    return dict(sizes.most_common())
+
+
+def weights_of(model: Qwen3) -> Iterator[tuple[str, Weight]]:
+    """Every weight with its module's name, packed ones included, which are no parameters."""
+    for name, module in model.named_modules():
+        if (weight := getattr(module, "weight", None)) is not None:
+            yield name, weight
 
 
 def storage_of(model: Qwen3) -> str:

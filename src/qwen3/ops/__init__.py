@@ -31,6 +31,7 @@ __all__ = [
     "largest",
     "linear",
     "moe",
+    "moe_and_router",
     "norm_linear",
     "qk_norm_rope",
     "rms_norm",
@@ -55,6 +56,7 @@ IMPLEMENTATIONS: dict[str, str] = {
     "largest": _BY_DEVICE,
     "linear": _BOTH,
     "moe": _BOTH,
+    "moe_and_router": "torch reference",
     "norm_linear": _BOTH,
     "qk_norm_rope": _BOTH,
     "rms_norm": _BOTH,
@@ -124,6 +126,19 @@ def moe(
     if isinstance(experts, PackedExperts):
         return packed_moe(x_TD, norm_weight_D.values, eps, router_weight_ED, experts, top_k, renormalise)
     return reference.moe(x_TD, norm_weight_D, eps, router_weight_ED, experts, top_k, renormalise)
+
+
+def moe_and_router(
+    x_TD: Tensor,
+    norm_weight_D: Tensor,
+    eps: float,
+    router_weight_ED: Tensor,
+    experts: Sequence[tuple[Tensor, Tensor, Tensor]],
+    top_k: int,
+    renormalise: bool,
+) -> tuple[Tensor, Tensor]:
+    """`moe` and the router's logits [T, E], for training."""
+    return reference.moe_and_router(x_TD, norm_weight_D, eps, router_weight_ED, experts, top_k, renormalise)
 
 
 def draw(logits_V: Tensor, temperature: float, top_k: int, top_p: float, min_p: float, noise: float) -> int | None:

@@ -87,13 +87,28 @@ def moe(
     top_k: int,
     renormalise: bool,
 ) -> Tensor:
+    """The new x of `moe_and_router`."""
+    return moe_and_router(x_TD, norm_weight_D, eps, router_weight_ED, experts, top_k, renormalise)[0]
+
+
+def moe_and_router(
+    x_TD: Tensor,
+    norm_weight_D: Tensor,
+    eps: float,
+    router_weight_ED: Tensor,
+    experts: Sequence[tuple[Tensor, Tensor, Tensor]],
+    top_k: int,
+    renormalise: bool,
+) -> tuple[Tensor, Tensor]:
     """x and its sparse feed-forward: each token's norm goes through its `top_k` experts, weighted by the router.
 
     `experts` are (gate [F, D], up [F, D], down [D, F]). The router's softmax runs in float32 over all experts;
-    `renormalise` makes the chosen weights sum to one (config's norm_topk_prob).
+    `renormalise` makes the chosen weights sum to one (config's norm_topk_prob). The second result is the router's
+    logits [T, E].
     """
     normed_TD = rms_norm(x_TD, norm_weight_D, eps)
-    probabilities_TE = F.softmax(linear(normed_TD, router_weight_ED), dim=-1, dtype=torch.float32)
+    router_TE = linear(normed_TD, router_weight_ED)
+    probabilities_TE = F.softmax(router_TE, dim=-1, dtype=torch.float32)
     weights_Tk, chosen_Tk = probabilities_TE.topk(top_k, dim=-1)
     if renormalise:
         weights_Tk = weights_Tk / weights_Tk.sum(-1, keepdim=True)
@@ -105,7 +120,7 @@ def moe(
         x_nD = normed_TD[token]
         y_nD = swiglu_linear(linear(x_nD, gate_weight), linear(x_nD, up_weight), down_weight)
         out_TD = out_TD.index_add(0, token, y_nD * weights_Tk[token, slot, None])
-    return x_TD + out_TD
+    return x_TD + out_TD, router_TE
 
 
 def token_losses(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, chunk: int = 1024) -> Tensor:

@@ -1,68 +1,131 @@
-"""What every request must pass before anything reads it: key, host, content type, size.
+"""What every request must pass before anything reads it: host, key, content type, size; and its line in the log.
 
-Deny by default: the one open path is `/health`, and it is compared with what routing sees, `scope["path"]`.
+Deny by default: the one open path is `/health`, and it is compared with what routing sees, `scope["path"]`. The log has
+no bodies, no queries and no keys.
+
+A browser that opens the chat page can send no header of ours. So the page's own paths ask for the key as the password
+of HTTP's basic authentication, which browsers know how to ask for and keep out of addresses and histories. Browsers
+then send it with whatever any page asks of this server; outside the page's paths it counts only where the browser says
+that this server's own page asks (Sec-Fetch-Site), so it gives other sites nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
+import binascii
 import hmac
-from collections.abc import Collection
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Collection
 from ipaddress import ip_address
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from qwen3.server.errors import ApiError
+from qwen3.server import limits
+from qwen3.server.errors import ApiError, error_response
 
-OPEN_PATHS = frozenset({"/health"})
-MAX_BODY_BYTES = 16 << 20
+_log = logging.getLogger(__name__)
+
+PAGE, PAGE_FILES = "/", "/web/"
+_REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{limits.REQUEST_ID_CHARS}}}")
+
+
+def is_open(path: str) -> bool:
+    """Whether this path needs no key."""
+    return path == "/health"
 
 
 class Guard:
     """ASGI middleware around the application."""
 
-    def __init__(self, app: ASGIApp, *, api_key: str | None, hosts: Collection[str] | None) -> None:
-        """`hosts` are the names by which clients may call the server, without port; None allows any."""
-        self._app, self._hosts = app, hosts
-        self._credentials = None if api_key is None else f"Bearer {api_key}".encode()
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        api_keys: Collection[str] = (),
+        hosts: Collection[str] | None = None,
+        on_answer: Callable[[str, int], None] | None = None,
+    ) -> None:
+        """`api_keys`: any of them opens the server; none leaves it open. `hosts` are the names by which clients may
+        call the server, without port; None allows any. `on_answer` gets each answer's method and status."""
+        self._app, self._hosts, self._on_answer = app, hosts, on_answer
+        self._keys = [key.encode() for key in api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        try:
-            self._check(scope)
-            body = await _read(receive) if scope["method"] == "POST" else None
-        except ApiError as error:
-            await error.response()(scope, receive, send)
-            return
-        await self._app(scope, receive if body is None else _replay(body, receive), send)
-
-    def _check(self, scope: Scope) -> None:
+        if scope["type"] != "http":
+            return  # a WebSocket: uvicorn answers 403
         headers = Headers(scope=scope)
+        request_id = headers.get("x-request-id", "")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = secrets.token_hex(12)
+        scope.setdefault("state", {})["request_id"] = request_id
+        status, started = 499, time.perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            try:
+                self._check(scope, headers)
+                body = await _read(receive) if scope["method"] == "POST" else None
+            except ApiError as error:
+                await error_response(scope, error)(scope, receive, send_with_id)
+                return
+            await self._app(scope, receive if body is None else _replay(body, receive), send_with_id)
+        finally:
+            if self._on_answer is not None:
+                self._on_answer(scope["method"], status)
+            took = time.perf_counter() - started
+            _log.info("%s %s %d %.3f s %s", scope["method"], scope["path"], status, took, request_id)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
         if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
             raise ApiError(403, f"this server answers to the host names {', '.join(sorted(self._hosts))} only")
-        if self._credentials is not None and scope["path"] not in OPEN_PATHS:
-            given = headers.get("authorization", "").encode()
-            if not hmac.compare_digest(given, self._credentials):
-                raise ApiError(401, "no valid key: send 'Authorization: Bearer KEY'", code="invalid_api_key")
+        is_page = scope["path"] == PAGE or scope["path"].startswith(PAGE_FILES)
+        if self._keys and not is_open(scope["path"]) and not self._has_key(headers, is_page):
+            challenge = {"WWW-Authenticate": 'Basic realm="qwen3", charset="UTF-8"'} if is_page else None
+            message = "no valid key: send 'Authorization: Bearer KEY'"
+            raise ApiError(401, message, code="invalid_api_key", headers=challenge)
         if scope["method"] == "POST":
             if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
                 raise ApiError(415, "the body must have the content type application/json")
             length = headers.get("content-length", "")
-            if length.isdecimal() and int(length) > MAX_BODY_BYTES:
+            if length.isdecimal() and int(length) > limits.BODY_BYTES:
                 raise _too_large()
+
+    def _has_key(self, headers: Headers, is_page: bool) -> bool:
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "basic" and (is_page or headers.get("sec-fetch-site") == "same-origin"):
+            given = _password(given)
+        elif kind.lower() != "bearer":
+            given = headers.get("x-api-key", "")  # Anthropic's clients
+        fits = [hmac.compare_digest(given.strip().encode(), key) for key in self._keys]
+        return any(fits)  # all are compared, whichever fits: the time must not tell
 
 
 async def _read(receive: Receive) -> bytes:
     body = bytearray()
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large()
-        if not message.get("more_body"):
-            return bytes(body)
+    try:
+        async with asyncio.timeout(limits.BODY_SECONDS):
+            while True:
+                message = await receive()
+                body += message.get("body", b"")
+                if len(body) > limits.BODY_BYTES:
+                    raise _too_large()
+                if not message.get("more_body"):
+                    return bytes(body)
+    except TimeoutError:
+        raise ApiError(408, f"the body did not arrive within {limits.BODY_SECONDS:.0f} seconds") from None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -76,7 +139,15 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _too_large() -> ApiError:
-    return ApiError(413, f"the body has more than the {MAX_BODY_BYTES:,} bytes allowed")
+    return ApiError(413, f"the body has more than the {limits.BODY_BYTES:,} bytes allowed")
+
+
+def _password(credentials: str) -> str:
+    """The password of basic credentials; empty where they are damaged."""
+    try:
+        return binascii.a2b_base64(credentials, strict_mode=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _host_name(host: str) -> str:

@@ -1,80 +1,189 @@
-"""The requests that the server takes, field by field.
+"""What requests may hold: the parts that several endpoints share.
 
-Every field does what its name says, or is one of those that have no effect here (at the end of `_Request`), or is
-refused: nothing that a client asks for is dropped in silence. What is known but not built yet is in the schema with its
-neutral value only, so that the refusal can say so. Values are not converted ("1" is not 1), and bounds are those within
-which one request cannot break the step that it shares with others.
+A known field does what its name says, or has no effect here and is at the end of `Common`, or is refused. Unknown ones
+are ignored, as clients send many; `unknown_fields` names them, so that the server can count them. Values are not
+converted ("1" is not 1), and their bounds are those of `limits`.
 
 It does not know what the model's limits are, and what a message must look like: `chat.template` says that.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
-MAX_MESSAGES = 4096
-MAX_TOOLS = 256
-MAX_STOPS = 16
+from qwen3.grammar import Constraint
+from qwen3.server import limits
 
-_Penalty = Annotated[float, Field(ge=-2, le=2)]
-_Count = Annotated[int, Field(ge=0)]
-_StopString = Annotated[str, Field(min_length=1, max_length=256)]
-_StopStrings = Annotated[
+
+def unknown_fields(body: BaseModel) -> list[str]:
+    """The fields of a request that are ignored, those of its objects as paths."""
+    names = list(body.model_extra or ())
+    for name in type(body).model_fields:
+        if isinstance(inner := getattr(body, name), BaseModel):
+            names += [f"{name}.{unknown}" for unknown in unknown_fields(inner)]
+    return names
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(
+        extra="allow", strict=True, frozen=True, allow_inf_nan=False, serialize_by_alias=True, protected_namespaces=()
+    )
+
+
+def refused(reason: str) -> Any:
+    """The type of a field that a client must not mean: null is fine, anything else is an error with the reason."""
+
+    def check(value: Any) -> None:
+        if value is not None:
+            raise ValueError(reason)
+
+    return Annotated[None, BeforeValidator(check, json_schema_input_type=None), Field(description=f"Refused: {reason}")]
+
+
+def as_list(value: Any) -> Any:
+    """A string as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Tokens = Annotated[int, Field(ge=0, le=limits.TOKENS)]
+TokenLimit = Annotated[int, Field(ge=1, le=limits.TOKENS)]
+Label = Annotated[str, Field(max_length=limits.LABEL_CHARS)]
+_Penalty = Annotated[float, Field(ge=-limits.PENALTY, le=limits.PENALTY)]
+_Repetition = Annotated[float, Field(ge=limits.REPETITION_PENALTY_MIN, le=limits.REPETITION_PENALTY)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+_StopString = Annotated[str, Field(min_length=1, max_length=limits.STOP_CHARS)]
+StopStrings = Annotated[
     list[_StopString],
-    Field(max_length=MAX_STOPS),
-    BeforeValidator(lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=str | list[str]),
+    Field(max_length=limits.STOPS),
+    BeforeValidator(as_list, json_schema_input_type=_StopString | list[_StopString]),
 ]
-_TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,7}$")]
+_Bias = Annotated[float, Field(ge=-limits.LOGIT_BIAS, le=limits.LOGIT_BIAS)]
+_GrammarText = Annotated[str, Field(min_length=1, max_length=limits.SCHEMA_BYTES)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+def _within_size(schema: Any) -> Any:
+    if schema is not None and (size := len(json.dumps(schema))) > limits.SCHEMA_BYTES:
+        raise ValueError(f"a schema may have {limits.SCHEMA_BYTES:,} bytes, this one has {size:,}")
+    return schema
 
 
-class StreamOptions(_Strict):
-    include_usage: bool = False
+Schema = Annotated[dict[str, Any] | bool, Field(description="A JSON schema."), BeforeValidator(_within_size)]
 
 
-class TemplateArguments(_Strict):
-    """What a request may tell the chat template."""
+class StreamOptions(Strict):
+    include_usage: bool = Field(False, description="A last chunk with token counts.")
+    continuous_usage_stats: bool = Field(False, description="Token counts in every chunk.")
+
+
+class TemplateArguments(BaseModel):
+    """What a request may tell the chat template; other names are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     enable_thinking: bool | None = None
+    thinking: bool | None = None
+    thinking_budget: Tokens | None = None
 
 
-class ResponseFormat(_Strict):
-    model_config = ConfigDict(extra="ignore")  # what belongs to the types that are refused
+class JsonSchemaFormat(Strict):
+    name: Label | None = None
+    description: str | None = None
+    schema_: Schema = Field(True, alias="schema")
+    strict: bool | None = Field(None, description="The schema is always enforced.")
 
-    type: Literal["text"]
+
+class ResponseFormat(Strict):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+    schema_: Schema | None = Field(None, alias="schema", description="llama.cpp's place for the schema.")
+
+    @property
+    def constraint(self) -> Constraint | None:
+        schema = self.schema_ if self.json_schema is None else self.json_schema.schema_
+        if self.type == "text":
+            return None
+        if schema is not None:
+            return Constraint("json_schema", schema)
+        if self.type == "json_schema":
+            raise ValueError("response_format.json_schema is missing")
+        return Constraint("json_object")
 
 
-class _Request(_Strict):
+class StructuredOutputs(Strict):
+    """One of these."""
+
+    json_: Schema | _GrammarText | None = Field(None, alias="json", description="A JSON schema, or its text.")
+    json_object: bool | None = None
+    regex: _GrammarText | None = None
+    choice: Annotated[list[_StopString], Field(min_length=1, max_length=limits.GUIDED_CHOICES)] | None = None
+    grammar: _GrammarText | None = Field(None, description="In Lark's notation.")
+
+    @property
+    def constraints(self) -> list[Constraint]:
+        schema = self.json_
+        if isinstance(schema, str):
+            try:
+                schema = json.loads(schema)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"structured_outputs.json is not valid JSON: {error}") from error
+        given = [("json_schema", schema), ("regex", self.regex), ("choice", self.choice), ("grammar", self.grammar)]
+        return [Constraint(kind, value) for kind, value in given if value is not None] + (
+            [Constraint("json_object")] if self.json_object else []
+        )
+
+
+class Common(Strict):
     """What both endpoints take."""
 
-    model: str | None = Field(None, description="The served model's name; it may be left out.")
-    stream: bool = False
+    model: Label | None = Field(None, description="The served model's name; it may be left out.")
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=limits.CHOICES)] | None = Field(None, description="Answers to each prompt.")
 
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = Field(None, description="0 or -1 for all tokens.")
+    temperature: Annotated[float, Field(ge=0, le=limits.TEMPERATURE)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=limits.TOKENS)] | None = Field(None, description="0 or -1 for all tokens.")
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
-    repetition_penalty: Annotated[float, Field(ge=0.1, le=10)] | None = None
-    logit_bias: Annotated[dict[_TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = (
-        None
+    repetition_penalty: _Repetition | None = None
+    repeat_penalty: _Repetition | None = Field(None, description="Another name for repetition_penalty.")
+    logit_bias: (
+        Annotated[dict[Annotated[str, Field(pattern=r"^[0-9]{1,7}$")], _Bias], Field(max_length=limits.LOGIT_BIASES)]
+        | None
+    ) = Field(None, description="Added to the logits of these token ids.")
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(
+        None, description="The same seed gives the same tokens; of n answers, the second takes seed + 1, and so on."
     )
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    min_tokens: _Count | None = None
-    stop: _StopStrings | None = None
-    stop_token_ids: Annotated[list[_Count], Field(max_length=64)] | None = None
+    n_predict: Annotated[int, Field(ge=-1, le=limits.TOKENS)] | None = Field(
+        None, description="Another name for max_tokens; -1 is no limit."
+    )
+    min_tokens: Tokens | None = None
+    stop: StopStrings | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=limits.STOP_TOKEN_IDS)] | None = None
     ignore_eos: bool | None = None
 
-    # Not built yet.
-    n: Literal[1] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    json_schema: Schema | None = Field(None, description="As structured_outputs.json.")
+    grammar: _GrammarText | None = Field(None, description="As structured_outputs.grammar.")
+
+    priority: Annotated[int, Field(ge=-limits.PRIORITY, le=limits.PRIORITY)] | None = Field(
+        None, description="Lower runs earlier."
+    )
+    cache_salt: Label | None = Field(None, description="Only requests with the same salt share cached prompts.")
+    return_progress: bool | None = Field(None, description="A stream reports how far the prompt is.")
+    timings_per_token: bool | None = Field(None, description="A stream's chunks have timings.")
 
     # Without effect: labels of the client's own, and hints for what this server does not have.
     user: str | None = None
@@ -83,140 +192,70 @@ class _Request(_Strict):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    cache_salt: str | None = None
-    priority: int | None = None
+
+    @field_validator("stream")
+    @classmethod
+    def _no_stream_by_default(cls, stream: bool | None) -> bool:
+        return bool(stream)
 
     @model_validator(mode="after")
-    def _stream_options_need_a_stream(self) -> Self:
+    def _fields_agree(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options is for stream: true")
+        for what, values in self._aliases().items():
+            if len(set(values.values())) > 1:
+                raise ValueError(f"{' and '.join(values)} contradict each other about {what}: give one of them")
+        self.constraint  # noqa: B018 - raises
         return self
 
     @property
     def includes_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
+    @property
+    def shows_usage_always(self) -> bool:
+        return self.stream_options is not None and self.stream_options.continuous_usage_stats
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """Raises ValueError where there are several."""
+        found = [] if self.structured_outputs is None else self.structured_outputs.constraints
+        if self.structured_outputs is not None and len(found) != 1:
+            raise ValueError("structured_outputs needs exactly one of json, json_object, regex, choice, grammar")
+        if self.response_format is not None and (constraint := self.response_format.constraint) is not None:
+            found.append(constraint)
+        if self.json_schema is not None:
+            found.append(Constraint("json_schema", self.json_schema))
+        if self.grammar is not None:
+            found.append(Constraint("grammar", self.grammar))
+        if len(found) > 1:
+            raise ValueError("the answer has several formats: give one of response_format, structured_outputs, ...")
+        return found[0] if found else None
+
     def sampling(self) -> dict[str, Any]:
         """Fields of `SamplingParams` that the request gives; the others keep the model's defaults."""
-        names = (
-            "max_tokens temperature top_p min_p presence_penalty frequency_penalty repetition_penalty seed min_tokens "
-            "stop stop_token_ids ignore_eos"
-        )
+        names = "temperature min_p presence_penalty frequency_penalty seed min_tokens stop stop_token_ids ignore_eos"
         given = {name: value for name in names.split() if (value := getattr(self, name)) is not None}
+        if self.top_p is not None:
+            # 0 keeps one token, as the smallest share does.
+            given["top_p"] = self.top_p or 1e-9
         if self.top_k is not None:
             given["top_k"] = max(self.top_k, 0)
         if self.logit_bias is not None:
             given["logit_bias"] = {int(token): bias for token, bias in self.logit_bias.items()}
+        aliases = self._aliases()
+        for penalty in aliases["the repetition penalty"].values():
+            given["repetition_penalty"] = penalty
+        for limit in aliases["the longest answer"].values():
+            given["max_tokens"] = None if limit < 0 else limit
         return given
 
+    def _aliases(self) -> dict[str, dict[str, Any]]:
+        """By what they are about, the fields that are given, with their values."""
+        return {
+            "the longest answer": self._given("max_tokens", "max_completion_tokens", "n_predict"),
+            "the repetition penalty": self._given("repetition_penalty", "repeat_penalty"),
+        }
 
-class ChatRequest(_Request):
-    """`POST /v1/chat/completions`. The names for thinking are one switch and one budget."""
-
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
-    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="Another name for max_tokens.")
-
-    enable_thinking: bool | None = None
-    chat_template_kwargs: TemplateArguments | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = Field(
-        None, description="none turns thinking off; the others turn it on, and do not differ."
-    )
-    thinking_budget: _Count | None = Field(None, description="Reasoning tokens after which the model must answer.")
-    thinking_token_budget: _Count | None = None
-    reasoning_budget_tokens: _Count | None = None
-
-    # Not built yet.
-    parallel_tool_calls: Literal[True] | None = None
-    response_format: ResponseFormat | None = None
-    structured_outputs: None = None
-    logprobs: Literal[False] | None = None
-    top_logprobs: Literal[0] | None = None
-    add_generation_prompt: Literal[True] | None = None
-    continue_final_message: Literal[False] | None = None
-
-    @field_validator("tools")
-    @classmethod
-    def _tools_are_functions(cls, tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-        for i, tool in enumerate(tools or ()):
-            function = tool.get("function")
-            if tool.get("type") != "function" or not isinstance(function, dict):
-                raise ValueError(f'[{i}] must be {{"type": "function", "function": {{"name": ..., ...}}}}')
-            if not isinstance(function.get("name"), str) or not function["name"]:
-                raise ValueError(f"[{i}].function.name must be a string that is not empty")
-        return tools
-
-    @model_validator(mode="after")
-    def _aliases_agree(self) -> Self:
-        for what, values in (
-            ("thinking on or off", self._thinking_switches()),
-            ("the thinking budget", self._budgets()),
-            ("the longest answer", self._limits()),
-        ):
-            if len(set(values.values())) > 1:
-                raise ValueError(f"{' and '.join(values)} contradict each other about {what}: give one of them")
-        return self
-
-    @property
-    def thinking(self) -> bool:
-        """Whether the model may think; it does unless the request says otherwise."""
-        return next(iter(self._thinking_switches().values()), True)
-
-    @property
-    def budget(self) -> int | None:
-        return next(iter(self._budgets().values()), None)
-
-    @property
-    def offered_tools(self) -> list[dict[str, Any]] | None:
-        return None if self.tool_choice == "none" else self.tools
-
-    def sampling(self) -> dict[str, Any]:
-        given = super().sampling()
-        if self.max_completion_tokens is not None:
-            given["max_tokens"] = self.max_completion_tokens
-        return given
-
-    def _thinking_switches(self) -> dict[str, bool]:
-        switches = {"enable_thinking": self.enable_thinking}
-        if self.chat_template_kwargs is not None:
-            switches["chat_template_kwargs.enable_thinking"] = self.chat_template_kwargs.enable_thinking
-        if self.reasoning_effort is not None:
-            switches["reasoning_effort"] = self.reasoning_effort != "none"
-        return {name: value for name, value in switches.items() if value is not None}
-
-    def _budgets(self) -> dict[str, int]:
-        return self._given("thinking_budget", "thinking_token_budget", "reasoning_budget_tokens")
-
-    def _limits(self) -> dict[str, int]:
-        return self._given("max_tokens", "max_completion_tokens")
-
-    def _given(self, *names: str) -> dict[str, int]:
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
-
-
-def _only_prompt(value: Any) -> Any:
-    """A prompt, or the one that a list of prompts holds."""
-    if isinstance(value, list) and value and isinstance(value[0], str | list):
-        if len(value) > 1:
-            raise ValueError("several prompts in one request are not supported yet: send a request for each")
-        value = value[0]
-    is_ids = isinstance(value, list) and all(type(item) is int for item in value)
-    if not isinstance(value, str) and not is_ids:
-        raise ValueError("it must be a text or a list of token ids")
-    return value
-
-
-class CompletionRequest(_Request):
-    """`POST /v1/completions`. In a text prompt the names of control tokens are control tokens."""
-
-    prompt: Annotated[
-        str | list[int],
-        BeforeValidator(_only_prompt, json_schema_input_type=str | list[int] | list[str] | list[list[int]]),
-    ]
-
-    # Not built yet.
-    best_of: Literal[1] | None = None
-    echo: Literal[False] | None = None
-    logprobs: None = None
-    suffix: None = None
+    def _given(self, *names: str) -> dict[str, Any]:
+        return {name: value for name in names if (value := getattr(self, name, None)) is not None}

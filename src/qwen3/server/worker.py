@@ -2,7 +2,8 @@
 
 The event loop hands over generations through a queue and gets their events back with `call_soon_threadsafe`: the engine
 never waits for a socket, and the loop never touches a tensor. A request that joins between two steps shares the next
-one with those that run. It does not know HTTP.
+one with those that run. While nobody waits, the engine computes ahead (`LLM.idle_step`), a little at a time. It
+does not know HTTP.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from qwen3.chat import Event
-from qwen3.engine.generation import Generation
-from qwen3.engine.llm import LLM
 from qwen3.engine.request import Finished
+from qwen3.server import limits
+
+if TYPE_CHECKING:
+    from qwen3.engine.llm import LLM
 
 _log = logging.getLogger(__name__)
+
+_BACKLOG_SECONDS = 0.05  # how old the estimate may be
 
 
 class Unavailable(RuntimeError):  # noqa: N818 - a state of the server, not a fault
@@ -26,50 +32,108 @@ class Unavailable(RuntimeError):  # noqa: N818 - a state of the server, not a fa
 
 
 class EngineFailure(RuntimeError):  # noqa: N818
-    """The step that computed this request failed; the log has the cause."""
+    """This request's computation has failed; the log has the cause."""
+
+
+class Work(Protocol):
+    """What a `Generation` is to the engine thread."""
+
+    prompt_ids: Sequence[int]
+    is_done: bool
+
+    def start(self) -> None: ...
+    def poll(self) -> Sequence[Any]: ...
+    def cancel(self) -> None: ...
+    def end_thinking(self) -> None: ...
+    @property
+    def finished(self) -> Finished: ...
+
+
+Batch = list[tuple[int, Any]]
+"""Events, each with the number of the generation that it belongs to."""
 
 
 class Stream:
     """One request's events, for the event loop. Whoever has it calls `close` in the end, however it ends."""
 
-    generation: Generation
+    generations: Sequence[Work]
+    """One, or for a request with several answers one each."""
 
-    def __init__(self, on_close: Callable[[Stream], object]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._arrived: asyncio.Queue[list[Event | Finished] | EngineFailure] = asyncio.Queue()
-        self._on_close = on_close
+    def __init__(self) -> None:
+        self._arrived: Batch = []
+        self._failure: EngineFailure | None = None
+        self._change = asyncio.Event()
+        self._on_close: list[Callable[[], object]] = []
         self.is_closed = False
         """Read by the engine thread before each step: what is closed is computed no further."""
 
-    async def events(self) -> AsyncIterator[Event | Finished]:
-        """Events as they come, and last Finished. Raises EngineFailure."""
-        while True:
-            item = await self._arrived.get()
-            if isinstance(item, EngineFailure):
-                raise item
-            for event in item:
+    async def batches(self, idle: float | None = None) -> AsyncIterator[Batch]:
+        """What came since the last batch, until each generation's Finished; an empty one if nothing came for `idle`
+        seconds. Who asks late gets more at once. Raises EngineFailure."""
+        num_open = len(self.generations)
+        while num_open:
+            try:
+                async with asyncio.timeout(idle):
+                    await self._change.wait()
+            except TimeoutError:
+                yield []
+                continue
+            self._change.clear()
+            batch, self._arrived = self._arrived, []
+            if batch:
+                num_open -= sum(isinstance(event, Finished) for _, event in batch)
+                yield batch
+            if self._failure is not None:
+                raise self._failure
+
+    async def events(self) -> AsyncIterator[Any]:
+        """Events of the only generation as they come, and last Finished. Raises EngineFailure."""
+        async for batch in self.batches():
+            for _, event in batch:
                 yield event
-                if isinstance(event, Finished):
-                    return
+
+    def on_close(self, action: Callable[[], object]) -> None:
+        self._on_close.append(action)
 
     def close(self) -> None:
         self.is_closed = True
-        self._on_close(self)
+        while self._on_close:
+            self._on_close.pop()()
 
-    def post(self, item: list[Event | Finished] | EngineFailure) -> None:
-        """Called in the engine thread."""
-        self._loop.call_soon_threadsafe(self._arrived.put_nowait, item)
+    def receive(self, batch: Batch) -> None:
+        """Take events, in the event loop's thread. A client that reads too slowly loses its request: what is computed
+        for it must not pile up."""
+        self._arrived += batch
+        if len(self._arrived) > limits.PENDING_EVENTS * len(self.generations):
+            self.fail("the client reads its answer too slowly")
+            self.close()
+        self._change.set()
+
+    def fail(self, message: str) -> None:
+        self._failure = EngineFailure(message)
+        self._change.set()
 
 
 class Worker:
     """Runs `llm` in a thread of its own. All methods are for the thread of the event loop."""
 
-    def __init__(self, llm: LLM, max_requests: int) -> None:
-        """`max_requests` may run and wait at a time; more are refused."""
-        self._llm, self._max_requests = llm, max_requests
+    def __init__(
+        self,
+        llm: LLM,
+        max_requests: int,
+        max_wait: float | None = None,
+        on_step: Callable[[float], object] = lambda seconds: None,
+    ) -> None:
+        """`max_requests` may run and wait at a time; more are refused, and so are those that would wait for more than
+        about `max_wait` seconds for their first token. `on_step` gets each step's time, in the engine thread."""
+        self._llm, self._max_requests, self._max_wait, self._on_step = llm, max_requests, max_wait, on_step
+        self._backlog, self._backlog_at = 0.0, 0.0
+        self.last_step_at = time.monotonic()
+        """When the engine thread was last seen to move, by `time.monotonic`; a step in progress does not move it."""
         self._open: set[Stream] = set()
-        self._inbox: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Stream | Callable[[], object] | None] = queue.SimpleQueue()
         self._is_closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -82,19 +146,31 @@ class Worker:
         """Requests that run or wait."""
         return len(self._open)
 
-    async def start(self, prepare: Callable[[], Generation]) -> Stream:
+    @property
+    def is_stepping(self) -> bool:
+        """Whether the engine thread has something to do, so that `last_step_at` should move."""
+        return bool(self._open)
+
+    async def start(self, prepare: Callable[[], Work | Sequence[Work]]) -> Stream:
         """Start what `prepare` makes, which is called in another thread, as it renders and tokenizes the prompt.
 
         Raises Unavailable before any work, and what `prepare` raises.
         """
+        self._loop = asyncio.get_running_loop()
         if not self.is_alive:
             raise Unavailable("the server is shutting down")
         if len(self._open) >= self._max_requests:
             raise Unavailable(f"{self._max_requests} requests are running or waiting, which is the limit")
-        stream = Stream(self._open.discard)
+        if self._max_wait is not None and self._backlog > self._max_wait:
+            raise Unavailable(f"a request would wait for about {self._backlog:.0f} seconds, and the limit is less")
+        if not self._open:
+            self.last_step_at = time.monotonic()  # until now there was nothing to do
+        stream = Stream()
         self._open.add(stream)
+        stream.on_close(lambda: self._open.discard(stream))
         try:
-            stream.generation = await asyncio.to_thread(prepare)
+            prepared = await asyncio.to_thread(prepare)
+            stream.generations = prepared if isinstance(prepared, Sequence) else [prepared]
             if self._is_closing:
                 raise Unavailable("the server is shutting down")
         except BaseException:
@@ -102,6 +178,10 @@ class Worker:
             raise
         self._inbox.put(stream)
         return stream
+
+    def call(self, action: Callable[[], object]) -> None:
+        """Have the engine thread call `action` between two steps."""
+        self._inbox.put(action)
 
     async def close(self) -> None:
         """Take no more requests, fail those that still run, and end the thread."""
@@ -114,42 +194,93 @@ class Worker:
         while self._admit(running):
             for stream in running:
                 if stream.is_closed:
-                    stream.generation.cancel()
+                    _cancel(stream)
             running = [stream for stream in running if not stream.is_closed]
             if running:
                 running = self._step(running)
         self._fail(running, "the server is shutting down")
 
     def _admit(self, running: list[Stream]) -> bool:
-        """Start what has arrived, waiting for something if nothing runs; False when it is time to end."""
+        """Start what has arrived, waiting for something if there is nothing to do; False when it is time to end."""
         while True:
+            is_idle = not running
+            if is_idle:
+                self._backlog = 0.0
             try:
-                stream = self._inbox.get(block=not running)
+                item = self._inbox.get(block=is_idle and not self._llm.has_idle_work)
             except queue.Empty:
-                return True
-            if stream is None:
+                if not is_idle:
+                    return True
+                self._work_ahead()
+                continue
+            self.last_step_at = time.monotonic()
+            if item is None:
                 return False
-            stream.generation.start()
-            running.append(stream)
+            if not isinstance(item, Stream):
+                item()
+            elif self._start(item):
+                running.append(item)
+
+    def _start(self, stream: Stream) -> bool:
+        try:
+            for generation in stream.generations:
+                generation.start()
+        except ValueError as error:
+            self._fail([stream], str(error))
+            return False
+        return True
+
+    def _work_ahead(self) -> None:
+        try:
+            self._llm.idle_step()
+        # Nobody asked for it: it may fail, and costs the next turn some time.
+        except Exception:
+            _log.exception("a step of computing ahead failed")
 
     def _step(self, running: list[Stream]) -> list[Stream]:
         """One step of all; those that go on."""
+        started = time.perf_counter()
         try:
             self._llm.step()
-            for stream in running:
-                events: list[Event | Finished] = [*stream.generation.poll()]
-                if stream.generation.is_done:
-                    events.append(stream.generation.finished)
-                if events:
-                    stream.post(events)
+            self._note_step(started)
+            batches = [(stream, batch) for stream in running if (batch := _poll(stream))]
         # Whatever went wrong is these requests' end, not the server's.
         except Exception:
             _log.exception("a step of the engine failed, and %d requests with it", len(running))
             self._fail(running, "the engine failed while it computed this request; the server's log has the cause")
             return []
-        return [stream for stream in running if not stream.generation.is_done]
+        if batches:
+            # One call for all: each wakes the event loop.
+            self._loop.call_soon_threadsafe(_deliver, batches)
+        return [stream for stream in running if not all(generation.is_done for generation in stream.generations)]
+
+    def _note_step(self, started: float) -> None:
+        self._on_step(time.perf_counter() - started)
+        self.last_step_at = time.monotonic()
+        if self.last_step_at - self._backlog_at > _BACKLOG_SECONDS:
+            self._backlog, self._backlog_at = self._llm.backlog_seconds, self.last_step_at
 
     def _fail(self, running: list[Stream], message: str) -> None:
         for stream in running:
-            stream.generation.cancel()
-            stream.post(EngineFailure(message))
+            _cancel(stream)
+            self._loop.call_soon_threadsafe(stream.fail, message)
+
+
+def _poll(stream: Stream) -> Batch:
+    batch: Batch = []
+    for number, generation in enumerate(stream.generations):
+        if not generation.is_done:
+            batch += [(number, event) for event in generation.poll()]
+            if generation.is_done:
+                batch.append((number, generation.finished))
+    return batch
+
+
+def _cancel(stream: Stream) -> None:
+    for generation in stream.generations:
+        generation.cancel()
+
+
+def _deliver(batches: Sequence[tuple[Stream, Batch]]) -> None:
+    for stream, batch in batches:
+        stream.receive(batch)

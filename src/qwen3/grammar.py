@@ -1,0 +1,294 @@
+"""Structured output: what a constraint is, and which tokens may come next under it.
+
+`Grammars` compiles for one tokenizer; a `Matcher` follows one answer. llguidance does the parsing. What stands here is
+what makes it safe and right for this model:
+- Sources are bounded in bytes and work, and the first mask is computed when compiling: what is too large, or matches
+  nothing, is a GrammarError before a request begins.
+- No grammar can produce a control token: they have no bytes here, and a Lark grammar may not name tokens. The model's
+  end tokens are allowed where an answer may end, and nowhere else.
+- JSON has at most one space, or one line break with up to 16 spaces, between its parts: models are trained on JSON that
+  is indented or in one line, and one that has nothing to say would otherwise write white space until the end.
+
+It does not know about requests, the chat format, or how a token is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from qwen3.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+Kind = Literal["json_object", "json_schema", "regex", "choice", "grammar"]
+
+MAX_SOURCE_BYTES = 128 << 10
+MAX_CHOICES = 1000
+_MAX_COMPILED = 32
+# Bounds of the work for compiling and for one mask, during which every request waits.
+_LIMITS = {
+    "initial_lexer_fuel": 1_000_000,
+    "step_lexer_fuel": 100_000,
+    "step_max_items": 20_000,
+    "max_lexer_states": 50_000,
+    "max_grammar_size": 20_000,
+    "verbose_errors": False,
+}
+# They take the place of options that a schema brings along: its own could have keywords ignored, or space without end.
+_JSON_OPTIONS = {"whitespace_flexible": True, "whitespace_pattern": r"( |\n {0,16})?", "lenient": False}
+# What is not syntax in a Lark grammar: strings, comments, regular expressions.
+_LARK_LITERAL = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/(?:[^/\\\n]|\\.)+/')
+
+
+class GrammarError(ValueError):
+    """A constraint that is faulty, too large, or beyond what can be enforced; the message says what."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What an answer must be, all of it.
+
+    `value` by kind: json_object None; json_schema the schema, an object or a boolean; regex a pattern in Rust's syntax
+    that must match the whole answer; choice a list of strings; grammar a text in llguidance's form of Lark.
+    Raises GrammarError where kind and value do not fit.
+    """
+
+    kind: Kind
+    value: Any = None
+
+    def __post_init__(self) -> None:
+        match self.kind, self.value:
+            case ("json_object", None) | ("json_schema", dict() | bool()) | ("regex" | "grammar", str()):
+                return
+            case "choice", list() | tuple():
+                if 0 < len(self.value) <= MAX_CHOICES and all(isinstance(text, str) and text for text in self.value):
+                    return
+        wanted = {
+            "json_object": "takes no value",
+            "json_schema": "needs a schema: an object, true or false",
+            "regex": "needs a pattern, as a string",
+            "choice": f"needs 1 to {MAX_CHOICES} strings that are not empty",
+            "grammar": "needs a Lark grammar, as a string",
+        }
+        if self.kind not in wanted:
+            raise GrammarError(f"constraint kind {self.kind!r} is not one of {', '.join(get_args(Kind))}")
+        raise GrammarError(f"{self.kind} {wanted[self.kind]}")
+
+
+class Grammars:
+    """Compiles for one tokenizer, and keeps what was compiled last. Its methods may be called from any thread."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Collection[int]) -> None:
+        """`vocab_size` is the number of logits; `end_ids` are the tokens that end an answer."""
+        self._tokenizer, self._vocab_size, self.end_ids = tokenizer, vocab_size, frozenset(end_ids)
+        self._mask_bytes = -(-vocab_size // 32) * 4
+        self._bits: dict[frozenset[int], np.ndarray] = {}
+        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._lock = Lock()
+
+    def compile(self, constraint: Constraint) -> Grammar:
+        """Raises GrammarError."""
+        from llguidance import LLMatcher
+
+        match constraint.kind:
+            case "json_object":
+                return self.compile_lark(f"start: {json_rule({'type': 'object'})}")
+            case "json_schema":
+                return self.compile_lark(f"start: {json_rule(constraint.value)}")
+            case "choice":
+                return self.compile_lark("start: " + " | ".join(map(lark_string, constraint.value)))
+            case "regex":
+                return self._compile(LLMatcher.grammar_from_regex(constraint.value))
+            case "grammar":
+                if "<" in _LARK_LITERAL.sub("", constraint.value):
+                    raise GrammarError("grammar: '<' outside of strings names a token, which a grammar may not do")
+                return self.compile_lark(constraint.value)
+
+    def compile_lark(self, text: str) -> Grammar:
+        """Compile a Lark grammar that is trusted not to name tokens. Raises GrammarError."""
+        return self._compile(json.dumps({"grammars": [{"lark_grammar": text}]}))
+
+    def bits(self, ids: frozenset[int]) -> np.ndarray:
+        """A mask that allows `ids` only, of the format's few tokens; see `Matcher.mask`."""
+        if ids not in self._bits:
+            allowed_V = np.zeros(self._mask_bytes * 8, np.uint8)
+            allowed_V[list(ids)] = 1
+            self._bits[ids] = np.packbits(allowed_V, bitorder="little")
+        return self._bits[ids]
+
+    def _compile(self, source: str) -> Grammar:
+        from llguidance import LLMatcher, LLParserLimits
+
+        if len(source) > MAX_SOURCE_BYTES:
+            raise GrammarError(f"it takes {len(source):,} bytes, more than the {MAX_SOURCE_BYTES:,} allowed")
+        with self._lock:
+            compiled = self._compiled.pop(source, None)
+            if compiled is None:
+                compiled = LLMatcher(self._ll_tokenizer, source, log_level=0, limits=LLParserLimits(**_LIMITS))
+                _raise_error(compiled)
+                # The first mask is where a grammar shows that it is too large to follow.
+                probe = compiled.deep_copy()
+                allows_something = any(probe.compute_bitmask())
+                _raise_error(probe)
+                if not allows_something:
+                    raise GrammarError("nothing matches it")
+            self._compiled[source] = compiled
+            while len(self._compiled) > _MAX_COMPILED:
+                self._compiled.popitem(last=False)
+        return Grammar(compiled, self._tokenizer, self._mask_bytes)
+
+    @cached_property
+    def _ll_tokenizer(self) -> LLTokenizer:
+        from llguidance import LLTokenizer
+
+        return LLTokenizer(
+            _Vocabulary(self._tokenizer, self._vocab_size, self.end_ids),
+            n_vocab=self._vocab_size,
+            eos_token=sorted(self.end_ids),
+        )
+
+
+class _Vocabulary:
+    """The tokenizer as llguidance wants to see it."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self.eos_token_id = min(end_ids)
+        self.special_token_ids = sorted(end_ids)
+        hidden = set(tokenizer.control_ids.values()) - end_ids
+        self.tokens = [b"" if id in hidden else tokenizer.token_bytes(id) for id in range(vocab_size)]
+
+        self._id_of_byte = {token: id for id, token in enumerate(self.tokens) if len(token) == 1}
+
+    def __call__(self, text: str) -> list[int]:
+        ids = self._tokenizer.encode(text, control=False)
+        data = text.encode()
+        if b"".join(self.tokens[id] for id in ids) != data:  # not in NFC, which the tokenizer would bring it to
+            ids = [self._id_of_byte[data[i : i + 1]] for i in range(len(data))]
+        return ids
+
+
+class Grammar:
+    """A compiled grammar, from which each answer takes a matcher."""
+
+    def __init__(self, pristine: LLMatcher, tokenizer: Tokenizer, mask_bytes: int) -> None:
+        self._pristine, self._tokenizer, self._mask_bytes = pristine, tokenizer, mask_bytes
+
+    def matcher(self, written: str = "") -> Matcher:
+        """A matcher of an answer that begins with `written`. Raises GrammarError where it cannot."""
+        matcher = Matcher(self._pristine.deep_copy(), self._mask_bytes)
+        for token in self._tokenizer.encode(written, control=False):
+            matcher.accept(token)
+        if matcher.error:
+            raise GrammarError("the text that is to be continued does not match the constraint")
+        return matcher
+
+
+class Matcher:
+    """Follows the tokens of one answer.
+
+    Attributes:
+        error: why it can go no further, if a token did not match or following took too much work; else "".
+    """
+
+    def __init__(self, matcher: LLMatcher, mask_bytes: int) -> None:
+        self._matcher, self._mask_bytes = matcher, mask_bytes
+
+    def mask(self) -> np.ndarray:
+        """One bit for each logit, set where the token may come next: uint8 [ceil(V / 32) * 4], low bits first."""
+        return np.frombuffer(self._matcher.compute_bitmask(), np.uint8, self._mask_bytes)
+
+    def accept(self, token: int) -> None:
+        self._matcher.consume_token(token)
+
+    def forced(self) -> list[int]:
+        """The tokens that must follow whatever is drawn, spelt as the tokenizer would; they are accepted."""
+        tokens = self._matcher.compute_ff_tokens()
+        self._matcher.consume_tokens(tokens)
+        return tokens
+
+    @property
+    def is_complete(self) -> bool:
+        """The answer may end here."""
+        return self._matcher.is_accepting()
+
+    @property
+    def is_over(self) -> bool:
+        """The answer is complete, and nothing may follow."""
+        return self._matcher.is_stopped() and not self._matcher.is_error()
+
+    @property
+    def error(self) -> str:
+        return self._matcher.get_error() if self._matcher.is_error() else ""
+
+
+# Where a schema holds schemas: as a value, as the values of an object, in a list.
+_OF_ONE = "items additionalProperties contains not if then else propertyNames unevaluatedItems unevaluatedProperties"
+_OF_NAMED = "properties patternProperties $defs definitions dependentSchemas"
+_OF_MANY = "allOf anyOf oneOf prefixItems"
+_COUNTS = "minLength maxLength minItems maxItems minProperties maxProperties minContains maxContains"
+_FORMATS = frozenset("date date-time time duration email hostname ipv4 ipv6 uri uuid".split())
+
+
+def _simplified(schema: Any) -> Any:
+    """An equal schema without what llguidance stops at though it asks for nothing: formats beyond its own, which by
+    draft 2020-12 only annotate; keywords that are without effect where another is missing; counts such as 2.0."""
+    if not isinstance(schema, dict):
+        return schema
+    out = dict(schema)
+    for key in _OF_ONE.split():
+        if key in out:
+            out[key] = _simplified(out[key])
+    for key in _OF_NAMED.split():
+        if isinstance(out.get(key), dict):
+            out[key] = {name: _simplified(inner) for name, inner in out[key].items()}
+    for key in _OF_MANY.split():
+        if isinstance(out.get(key), list):
+            out[key] = [_simplified(inner) for inner in out[key]]
+    for key in _COUNTS.split():
+        if isinstance(out.get(key), float) and out[key].is_integer():
+            out[key] = int(out[key])
+    if isinstance(out.get("format"), str) and out["format"] not in _FORMATS:
+        del out["format"]
+    if "contains" not in out:
+        out = {key: value for key, value in out.items() if key not in ("minContains", "maxContains")}
+    if "if" not in out or not out.keys() & {"then", "else"}:
+        out = {key: value for key, value in out.items() if key not in ("if", "then", "else")}
+    return out
+
+
+def json_rule(schema: Mapping[str, Any] | bool) -> str:
+    """JSON by a schema, as an item of a Lark rule. Raises GrammarError where it cannot be written."""
+    if schema is False:
+        raise GrammarError("nothing matches it")
+    try:
+        bounded = {**({} if schema is True else _simplified(schema)), "x-guidance": _JSON_OPTIONS}
+        return "%json " + json.dumps(bounded, allow_nan=False)
+    except RecursionError:
+        raise GrammarError("the schema is nested too deeply") from None
+    except (TypeError, ValueError) as error:
+        raise GrammarError(f"the schema is not JSON: {error}") from None
+
+
+def lark_string(text: str) -> str:
+    """A literal text, as an item of a Lark rule."""
+    return json.dumps(text)
+
+
+def _raise_error(matcher: LLMatcher) -> None:
+    if matcher.is_error():
+        message = " ".join(matcher.get_error().replace("<non-verbose/>", "").split())
+        raise GrammarError("nothing matches it" if message.startswith("NoExtension") else message[:300])

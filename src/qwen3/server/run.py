@@ -1,0 +1,58 @@
+"""An application on a socket, in a thread of its own: so that the server answers while the main thread loads a model.
+
+Signals stay with the main thread. What is served, and when to stop, is the caller's matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from types import TracebackType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from qwen3.server.service import Service
+
+# To write their last lines, for answers that were ended.
+_GRACE_SECONDS = 2
+
+
+class HttpServer:
+    """Serves within a `with` block: from its beginning, also while no model is attached to the service."""
+
+    def __init__(self, service: Service, app: ASGIApp, listener: socket.socket) -> None:
+        self._service, self._listener = service, listener
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            lifespan="on",
+            ws="none",
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=[[listener]], name="http", daemon=True)
+
+    def __enter__(self) -> HttpServer:
+        self._thread.start()
+        while self._thread.is_alive() and not self._server.started:
+            time.sleep(0.005)
+        return self
+
+    def wait(self) -> None:
+        """Return when the server has ended by itself; KeyboardInterrupt ends the waiting."""
+        self._thread.join()
+
+    def drain(self, timeout: float) -> None:
+        """Refuse new requests and let those that run end, for at most `timeout` seconds."""
+        asyncio.run_coroutine_threadsafe(self._service.drain(timeout), self._service.loop).result()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=2 * _GRACE_SECONDS)

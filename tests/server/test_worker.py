@@ -1,0 +1,164 @@
+"""The engine thread: who leaves stops costing, nobody holds up others for long, idle time is used and given back."""
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+
+from qwen3 import SamplingParams
+from qwen3.chat import fold
+from qwen3.engine.request import Finished, FinishReason
+from qwen3.server.worker import Unavailable, Worker
+
+ENDLESS = SamplingParams(temperature=0.8, seed=1, ignore_eos=True)
+QUESTION = [{"role": "user", "content": "What is 4821 + 3977?"}]
+
+
+def run(llm, use, **options):
+    """What `use(worker)` gives, and nothing is left in the engine."""
+
+    async def main():
+        worker = Worker(llm, **{"max_requests": 256} | options)
+        try:
+            return await use(worker)
+        finally:
+            await worker.close()
+
+    result = asyncio.run(main())
+    blocks = llm._engine.blocks
+    llm._engine.scheduler.check_integrity()
+    assert blocks.num_free == blocks.capacity
+    return result
+
+
+async def answer(worker, prepare):
+    stream = await worker.start(prepare)
+    try:
+        return [event async for event in stream.events()]
+    finally:
+        stream.close()
+
+
+def endless(llm, prompt="1 2 3", **changes):
+    return lambda: llm.prepare_completion(prompt, replace(ENDLESS, **changes))
+
+
+def short(llm):
+    return lambda: llm.prepare_completion("1 2 3", SamplingParams(temperature=0, max_tokens=5))
+
+
+def test_200_requests_that_are_cancelled_leave_the_next_one_an_answer_in_seconds(builtin):
+    async def use(worker):
+        streams = [await worker.start(endless(builtin, seed=seed)) for seed in range(200)]
+        await asyncio.sleep(0.5)
+        for stream in streams:
+            stream.close()
+        started = time.monotonic()
+        *_, finished = await answer(worker, short(builtin))
+        return finished, time.monotonic() - started
+
+    finished, seconds = run(builtin, use)
+    assert finished.reason is FinishReason.LENGTH
+    assert seconds < 5
+
+
+def test_disconnected_client_keeps_computing(builtin):
+    async def use(worker):
+        stream = await worker.start(endless(builtin))
+        await anext(stream.events())
+        stream.close()
+        while builtin._engine.has_work:
+            await asyncio.sleep(0.01)
+        return stream.generations[0].request
+
+    request = run(builtin, use)
+    assert request.finish_reason is FinishReason.ABORT
+
+
+def test_abort_during_another_prefill_hangs(builtin):
+    async def use(worker):
+        long = await worker.start(endless(builtin, "7 " * 400, max_tokens=3))
+        other = await worker.start(endless(builtin))
+        other.close()
+        events = [event async for event in long.events()]
+        long.close()
+        return events
+
+    *_, finished = run(builtin, use)
+    assert isinstance(finished, Finished)
+    assert finished.usage.completion_tokens == 3
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_random_comings_and_goings_leak_nothing(builtin, leaves):
+    async def client(worker, seed):
+        stream = await worker.start(endless(builtin, prompt=f"{seed % 5} " * 40, max_tokens=5 + seed, seed=seed))
+        try:
+            async for _ in stream.events():
+                if leaves and seed % 3 == 0:
+                    return
+        finally:
+            stream.close()
+
+    run(builtin, lambda worker: asyncio.gather(*(client(worker, seed) for seed in range(40))))
+
+
+def test_the_next_turn_is_computed_while_idle_and_given_up_for_a_request(builtin):
+    params = SamplingParams(temperature=0, max_tokens=300)
+
+    async def use(worker):
+        *events, _ = await answer(worker, lambda: builtin.prepare_chat(QUESTION, params=params))
+        *_, finished = await answer(worker, short(builtin))
+        while builtin.has_idle_work:
+            await asyncio.sleep(0.01)
+        return fold(events), finished
+
+    message, finished = run(builtin, use)
+    assert message.reasoning
+    assert finished.reason is FinishReason.LENGTH
+    turn = [*QUESTION, {"role": "assistant", "content": message.content}, *QUESTION]
+    usage = builtin.chat(turn, params=params, stream=False).usage
+    history = len(builtin._history_ids(QUESTION, None, True, message.content))
+    assert usage.cached_tokens >= history // 32 * 32 > 0
+
+
+def test_a_full_queue_and_a_long_wait_are_refused_at_once(builtin):
+    async def refusal(worker):
+        started = time.monotonic()
+        with pytest.raises(Unavailable) as info:
+            await worker.start(lambda: pytest.fail("it renders before it refuses"))
+        return str(info.value), time.monotonic() - started
+
+    async def full(worker):
+        stream = await worker.start(endless(builtin))
+        try:
+            return await refusal(worker)
+        finally:
+            stream.close()
+
+    async def long(worker):
+        worker._backlog = 60.0
+        return await refusal(worker)
+
+    message, seconds = run(builtin, full, max_requests=1)
+    assert message.startswith("1 requests are running or waiting")
+    assert seconds < 0.05
+    message, seconds = run(builtin, long, max_wait=30)
+    assert message.startswith("a request would wait for about 60 seconds")
+    assert seconds < 0.05
+
+
+def test_the_heartbeat_moves_with_the_steps(builtin):
+    async def use(worker):
+        before = worker.last_step_at
+        stream = await worker.start(endless(builtin))
+        events = stream.events()
+        await anext(events)
+        first = worker.last_step_at
+        await anext(events)
+        stream.close()
+        return before, first, worker.last_step_at
+
+    before, first, second = run(builtin, use)
+    assert before < first <= second
