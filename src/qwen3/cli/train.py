@@ -199,14 +199,14 @@ class _Lines:
 
     def _share(self, speed: float) -> str:
         from qwen3.hardware import peak_flops
-        from qwen3.train.flops import training_flops_per_token
+        from qwen3.train.flops import model_flops
 
         recipe, world = self._trainer.recipe, self._trainer.world
         number, _ = recipe.place(self._trainer.step - 1)
         length = recipe.stages[number].sequence_length
         if length is None:
             return ""
-        flops = speed * training_flops_per_token(recipe.model, length)
+        flops = speed * model_flops(recipe.model, [length]).total / length
         nominal = peak_flops(world.device_name)
         return f"  {flops / 1e9:,.1f} GFLOP/s" if nominal is None else f"  MFU {flops / nominal / world.size:.1%}"
 
