@@ -145,9 +145,7 @@ def print_plan(recipe: Recipe, devices: int, device: str, mfu: float) -> None:
         ("days", f"{days:,.1f} on {devices:,} x {device} at {mfu:.0%} of their nominal speed"),
     ]
     print_sections(sections)
-    print(
-        "FLOPs of a token: 6 x the parameters it is multiplied with + 12 x layers x heads x head_dim x (length + 1)/2"
-    )
+    print("FLOPs of a token: 6 x the parameters it meets + 12 x layers x heads x head_dim x length")
 
 
 @contextmanager
@@ -196,14 +194,14 @@ class _Lines:
 
     def _share(self, speed: float) -> str:
         from qwen3.hardware import peak_flops
-        from qwen3.train.flops import training_flops_per_token
+        from qwen3.train.flops import model_flops
 
         recipe, world = self._trainer.recipe, self._trainer.world
         number, _ = recipe.place(self._trainer.step - 1)
         length = recipe.stages[number].sequence_length
         if length is None:
             return ""
-        flops = speed * training_flops_per_token(recipe.model, length)
+        flops = speed * model_flops(recipe.model, [length]).total / length
         nominal = peak_flops(world.device_name)
         return f"  {flops / 1e9:,.1f} GFLOP/s" if nominal is None else f"  MFU {flops / nominal / world.size:.1%}"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qwen3.hardware import peak_flops
 from qwen3.memory import Estimate, estimate_training, model_weights
-from qwen3.train.flops import training_flops_per_token
+from qwen3.train.flops import model_flops
 from qwen3.train.recipe import Recipe, Stage
 
 
@@ -48,7 +48,7 @@ def plan(recipe: Recipe, devices: int, card: str, utilisation: float) -> list[St
         tokens_per_step = stage.tokens_per_step or stage.tokens_per_micro_batch
         length = stage.sequence_length or stage.tokens_per_micro_batch
         tokens = stage.steps * tokens_per_step
-        flops = tokens * training_flops_per_token(recipe.model, length)
+        flops = tokens * model_flops(recipe.model, [length]).total / length
         days = flops / (devices * speed * utilisation) / 86_400
         memory = _memory(recipe, stage, devices, length)
         theta = recipe.rope_theta(number)
