@@ -126,7 +126,7 @@ class StructuredOutputs(Strict):
     json_object: bool | None = None
     regex: _GrammarText | None = None
     choice: Annotated[list[_StopString], Field(min_length=1, max_length=limits.GUIDED_CHOICES)] | None = None
-    grammar: _GrammarText | None = Field(None, description="In Lark's notation.")
+    grammar: _GrammarText | None = Field(None, description="In the notation of Lark or GBNF.")
 
     @property
     def constraints(self) -> list[Constraint]:
