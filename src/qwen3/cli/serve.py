@@ -49,6 +49,32 @@ def serve(
     max_requests: Annotated[
         int, typer.Option(min=1, help="Running and waiting; more are told to come back.", rich_help_panel=_SERVER)
     ] = 256,
+    max_wait: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Refuse requests whose first token would take about this many seconds. Default: all may wait.",
+            rich_help_panel=_SERVER,
+            show_default=False,
+        ),
+    ] = None,
+    kv_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens in the cache, of all requests and of what it remembers. Default: what memory gives.",
+            rich_help_panel=_SERVER,
+            show_default=False,
+        ),
+    ] = None,
+    speculate: Annotated[
+        bool,
+        typer.Option(
+            "--speculate/--no-speculate",
+            help="Guess tokens of texts that repeat themselves: faster, and the same tokens.",
+            rich_help_panel=_SERVER,
+        ),
+    ] = True,
     shutdown_timeout: Annotated[
         int,
         typer.Option(
@@ -171,6 +197,8 @@ def serve(
         "kv": kv,
         "device": device,
         "max_context": max_context,
+        "kv_tokens": kv_tokens,
+        "speculate": speculate,
         "yarn": yarn,
         "revision": revision,
         "offline": offline,
@@ -180,7 +208,12 @@ def serve(
 
         port = listener.getsockname()[1]
         listener.close()  # Ray binds it anew
-        settings = {"names": name or (), "keep_alive": keep_alive, "emits_reasoning": emit_reasoning}
+        settings = {
+            "names": name or (),
+            "max_wait": max_wait,
+            "keep_alive": keep_alive,
+            "emits_reasoning": emit_reasoning,
+        }
         gpus = 0 if device == "cpu" else 1
         wanted = Replicas(*count, replica_cpus, gpus, max_requests, shutdown_timeout)
         serve_on_ray(model, llm_options, access | settings, wanted, host=host, port=port, address=ray_address)
@@ -191,7 +224,15 @@ def serve(
     from qwen3.server.service import Service, Settings
 
     log_to_stderr(log_level)
-    service = Service(Settings(name or (), max_requests, keep_alive, emit_reasoning))
+    service = Service(
+        Settings(
+            names=name or (),
+            max_requests=max_requests,
+            max_wait=max_wait,
+            keep_alive=keep_alive,
+            emits_reasoning=emit_reasoning,
+        )
+    )
     app = application(service, **access)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with HttpServer(service, app, listener) as server:
