@@ -215,7 +215,7 @@ def _minimise(
 
 
 def optima(runs: Sequence[Run], of: str) -> list[tuple[float, float, float]]:
-    """(parameters, tokens, best value of `of`) for each size and number of tokens that was tried with 3 values or more.
+    """(parameters, tokens, best value of `of`) for each size and number of tokens tried with 3 values or more.
 
     The vertex of a parabola in log-log through the best run and its neighbours; a best run at the edge of what was tried
     says only that the optimum lies beyond, and is left out. The other choice is the best one for each value.
