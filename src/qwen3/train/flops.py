@@ -3,8 +3,8 @@
 Counted are the matrix products, two operations for each multiply-add, as `torch.utils.flop_counter` counts them and
 papers report them: attention as the whole square of each document (the causal half that a kernel may skip is not
 subtracted), nothing for norms, activations, the embedding and the optimizer. The two counts of a training step differ
-by what is computed again: `model_flops` is what the mathematics needs and the numerator of MFU; `step_flops` is what
-runs. The module knows no tensors.
+by what is computed again: `model_flops` is what the mathematics needs, `step_flops` is what runs. The module knows no
+tensors.
 
 Shapes: T tokens, D hidden, F feed-forward, H query heads, K key-value heads, d head_dim, E experts, V vocabulary.
 """
@@ -79,6 +79,13 @@ def step_flops(
         again = Flops(forward.projections, forward.attention, forward.feed_forward - down, forward.router)
     fused = Flops(attention=forward.attention // 2 if fused_attention else 0)
     return forward * 3 + fused + again + Flops(head=forward.head)
+
+
+def training_flops_per_token(config: ModelConfig, length: int) -> float:
+    """Forward and backward, mean over the tokens of a document of `length`, of which each is counted with the tokens
+    that it may see: the least that a kernel can do, for plans and MFU."""
+    flops = model_flops(config, [length])
+    return (flops.total - flops.attention * (length - 1) / (2 * length)) / length
 
 
 def _forward(config: ModelConfig, tokens: int, pairs: int, predictions: int) -> Flops:
