@@ -11,6 +11,7 @@ import numpy as np
 import openai
 import uvicorn
 
+from qwen3.engine.engine import Load
 from qwen3.engine.request import FinishReason, Request, TokenLogprob
 from qwen3.server.app import make_app
 from qwen3.tokenizer import Tokenizer
@@ -24,12 +25,15 @@ TOOL_ANSWER = (
     '<tool_call>\n{"name": "weather", "arguments": {"city": "Zürich", "days": 2}}\n</tool_call>\n'
     '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
 )
+PONDER = "<think>" + "Hm. " * 2000 + "</think>\n\nSo."
 PLAIN_ANSWER = "<think>\nThey greet.\n</think>\n\nHello, world. 😀"
+
+SCRIPTS = {"weather": TOOL_ANSWER, "endless": ENDLESS, "fails": FAILS, "silent": "At last.", "ponder": PONDER}
 
 
 def script(prompt: str) -> str:
     question = prompt.rpartition("<|im_start|>user\n")[2]
-    for word, answer in (("weather", TOOL_ANSWER), ("endless", ENDLESS), ("fails", FAILS)):
+    for word, answer in SCRIPTS.items():
         if word in question:
             return answer
     is_closed = prompt.endswith("</think>\n\n") or "<|im_start|>" not in prompt
@@ -38,10 +42,15 @@ def script(prompt: str) -> str:
 
 @contextmanager
 def serving(llm, **options):
+    """The base URL of a server for this model."""
+    with running(make_app(llm, **options)) as url:
+        yield url
+
+
+@contextmanager
+def running(app):
     """The base URL of a server in a thread; it has shut down in the end."""
-    config = uvicorn.Config(
-        make_app(llm, **options), port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=1
-    )
+    config = uvicorn.Config(app, port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
@@ -89,6 +98,10 @@ class ScriptedEngine:
     def remember(self, prompt, cache_salt="") -> None:
         """It computes nothing, and so nothing ahead."""
 
+    @property
+    def load(self) -> Load:
+        return Load(len(self.running), 0, 0.0)
+
     def abort(self, request: Request, reason: FinishReason = FinishReason.ABORT) -> None:
         if not request.is_finished:
             request.finish_reason = reason
@@ -99,6 +112,8 @@ class ScriptedEngine:
         for request, ids in list(self.running.items()):
             if request.script == FAILS:
                 raise RuntimeError("secret details of the failure")
+            if request.script == SCRIPTS["silent"] and not request.generated_ids:
+                time.sleep(0.2)
             if request.script == ENDLESS:
                 time.sleep(0.005)
                 ids = self._tokenizer.encode("again ")[:1]

@@ -330,6 +330,11 @@ class Detokenizer:
         """The text that `ids` complete; an unfinished character waits for its remaining bytes."""
         return self._utf8.decode(b"".join(self._tokenizer._bytes(ids, self._skip_control)))
 
+    @property
+    def is_within_character(self) -> bool:
+        """Whether a character waits for its remaining bytes."""
+        return bool(self._utf8.getstate()[0])
+
     def finish(self) -> str:
         """What is left at the end, U+FFFD for an unfinished character; afterwards a new text may begin."""
         rest = self._utf8.decode(b"", final=True)

@@ -64,6 +64,7 @@ FIELDS = {
 ELSEWHERE = {
     "BODY_BYTES",
     "BODY_SECONDS",
+    "CONTEXTS",  # test_pages
     "JSON_DEPTH",
     "PENDING_EVENTS",
     "REPETITION_PENALTY_MIN",

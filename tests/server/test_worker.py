@@ -70,7 +70,7 @@ def test_disconnected_client_keeps_computing(builtin):
         stream.close()
         while builtin._engine.has_work:
             await asyncio.sleep(0.01)
-        return stream.generation.request
+        return stream.generations[0].request
 
     request = run(builtin, use)
     assert request.finish_reason is FinishReason.ABORT

@@ -81,6 +81,8 @@ class TokenTexts:
 
     def _settle_all(self) -> list[TokenText]:
         held, self._held = self._held, deque()
+        if held and held[-1].bytes == b"<tool_call>":
+            self._held.append(held.pop())  # it ended a call that was not closed, and begins the next
         return [settled for token in held if token.shown for settled in token.settled()]
 
     def _show(self, text: str) -> list[TokenText]:
@@ -98,6 +100,7 @@ class TokenTexts:
             shown = token.rest[: len(text)]
             token.shown += shown
             token.rest, text = token.rest[len(shown) :], text[len(shown) :]
-            if not token.rest:
+            # The last one's text may grow: by what stands for a character that is never completed.
+            if not token.rest and (len(self._held) > 1 or not self._detokenizer.is_within_character):
                 settled += self._held.popleft().settled()
         return settled

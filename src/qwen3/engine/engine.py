@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -53,6 +54,15 @@ def make_pool(model: Qwen3, kv_format: str | None) -> PagePool:
             f"this one keeps keys and values in {str(model.dtype).removeprefix('torch.')}"
         )
     return PagePool(model.config, model.dtype, model.device, (kv_format or "bf16") if model.is_packed else None)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What an engine holds now: requests, and the share of the cache's blocks that they take."""
+
+    running: int
+    waiting: int
+    cache_used: float
 
 
 class Engine:
@@ -114,6 +124,13 @@ class Engine:
         return bool(self.scheduler.waiting or self.scheduler.running)
 
     @property
+    def load(self) -> Load:
+        """From any thread."""
+        scheduler, blocks = self.scheduler, self.blocks
+        used = 1 - blocks.num_free / blocks.capacity
+        return Load(len(scheduler.running), len(scheduler.waiting), used)
+
+    @property
     def backlog_seconds(self) -> float:
         """About how long a request that came now would wait for its first token."""
         return self.scheduler.backlog_seconds
@@ -128,6 +145,10 @@ class Engine:
                     self._advance(each)
             self.scheduler.forget_finished()
 
+    def can_hold(self, num_tokens: int) -> bool:
+        """Whether blocks for a text of its own are free now."""
+        return self.blocks.can_allocate(blocks_for(num_tokens))
+
     def hidden(self, token_ids: Sequence[int]) -> Tensor:
         """Hidden states [T, D] of a text of its own, in passes as a request's prompt takes them.
 
@@ -137,10 +158,11 @@ class Engine:
 
     def hidden_chunks(self, token_ids: Sequence[int]) -> Iterator[Tensor]:
         """`hidden`, pass by pass; others may run between them."""
-        needed = blocks_for(len(token_ids))
-        if not self.blocks.can_allocate(needed):
-            raise RequestError(f"{len(token_ids)} tokens need {needed} blocks; {self.blocks.num_free} are free")
-        blocks = self.blocks.allocate(needed)
+        if not self.can_hold(len(token_ids)):
+            raise RequestError(
+                f"{len(token_ids)} tokens need more than the {self.blocks.num_free} blocks that are free"
+            )
+        blocks = self.blocks.allocate(blocks_for(len(token_ids)))
         cache = KVCache(self.pool, self.pool.pages(blocks))
         try:
             for begin in range(0, len(token_ids), self._chunk):

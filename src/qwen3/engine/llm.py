@@ -34,7 +34,7 @@ from qwen3.checkpoint.gguf import GGUFFile
 from qwen3.checkpoint.hub import resolve
 from qwen3.checkpoint.load import Progress
 from qwen3.engine.capacity import plan_cache
-from qwen3.engine.engine import Engine, chunk_of, make_pool
+from qwen3.engine.engine import Engine, Load, chunk_of, make_pool
 from qwen3.engine.generation import Generation
 from qwen3.engine.guide import Guide
 from qwen3.engine.loading import Notify, load_checkpoint
@@ -453,6 +453,11 @@ class LLM:
     def idle_step(self) -> None:
         """While nothing runs: compute a little of how conversations will go on, so that their next turn finds it."""
         self._engine.idle_step()
+
+    @property
+    def load(self) -> Load:
+        """What runs and waits, and how full the cache is."""
+        return self._engine.load
 
     @property
     def backlog_seconds(self) -> float:

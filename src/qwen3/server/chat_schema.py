@@ -125,6 +125,7 @@ class ChatRequest(Common):
     answer_reserve: Tokens | None = Field(
         None, description="Tokens of max_tokens that thinking must leave for the answer."
     )
+    loop_guard: bool | None = Field(None, description="End thinking, or an answer, that repeats itself.")
 
     chat_template: refused("the server uses the model's own template") = None
     functions: refused("use tools") = None

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
+from qwen3.engine.request import RequestError
 from qwen3.server.worker import EngineFailure, Unavailable
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -115,6 +116,7 @@ def add_error_handlers(app: FastAPI) -> None:
     handle(ApiError, lambda _, error: error)
     handle(RequestValidationError, lambda _, error: invalid_body(error.errors()))
     handle(HTTPException, http_error)
+    handle(RequestError, lambda _, error: ApiError(400, str(error)))
     handle(Unavailable, lambda _, error: ApiError(503, str(error)))
     handle(EngineFailure, lambda _, error: ApiError(500, str(error)))
     handle(Exception, lambda *_: ApiError(500, "the server failed on this request; its log has the cause"))

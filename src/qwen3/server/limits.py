@@ -4,6 +4,8 @@ A request within these bounds costs no more than a known amount of memory and ti
 break the step that it shares with others. What depends on the model (its context, its vocabulary) is not here.
 """
 
+from qwen3 import grammar
+
 BODY_BYTES = 16 << 20
 """Of a request's body."""
 BODY_SECONDS = 60.0
@@ -20,9 +22,9 @@ CONTENT_PARTS = 4096
 """Of one message."""
 TOOLS = 128
 TOOL_NAME_CHARS = 128
-SCHEMA_BYTES = 128 << 10
+SCHEMA_BYTES = grammar.MAX_SOURCE_BYTES
 """Of a JSON schema, grammar or regular expression."""
-GUIDED_CHOICES = 1000
+GUIDED_CHOICES = grammar.MAX_CHOICES
 """Strings of structured_outputs.choice."""
 
 CHOICES = 32

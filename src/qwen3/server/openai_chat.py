@@ -68,6 +68,7 @@ def prepare(llm: LLM, body: ChatRequest) -> list[Generation]:
             continue_final_message=bool(body.continue_final_message),
             add_generation_prompt=body.add_generation_prompt is not False,
             answer_reserve=body.answer_reserve,
+            loop_guard=bool(body.loop_guard),
             priority=body.priority or 0,
             cache_salt=body.cache_salt or "",
         )
@@ -113,7 +114,7 @@ class ChatWire:
 
     def opening(self) -> bytes:
         delta = '{"role":"assistant","content":null}'
-        return b"".join(self._chunk(i, delta) for i in range(len(self.generations)))
+        return b"".join(self._chunk(i, delta, has_counts=False) for i in range(len(self.generations)))
 
     def encode(self, batch: Batch) -> bytes:
         return b"".join([self._encode(*item) for item in joined(batch)])
@@ -158,12 +159,13 @@ class ChatWire:
         tokens: Sequence[TokenText] = (),
         reason: str | None = None,
         more: dict[str, Any] | None = None,
+        has_counts: bool = True,
     ) -> bytes:
         """`delta` is JSON, `more` is what the chunk has beside its choice."""
         logprobs = encode(self._logprobs(tokens)) if self._body.logprobs else "null"
         end = f'"{reason}"' if reason else "null"
         choice = f'{{"index":{index},"delta":{delta},"logprobs":{logprobs},"finish_reason":{end}}}'
-        if self._body.shows_usage_always or self._body.timings_per_token:
+        if has_counts and (self._body.shows_usage_always or self._body.timings_per_token):
             more = self._counts_so_far(index) | (more or {})
         tail = f",{encode(more)[1:-1]}" if more else ""
         return f"{self._head}{choice}]{tail}}}\n\n".encode()

@@ -39,9 +39,9 @@ def prompts_router(service: Service) -> APIRouter:
         service.note_unknown(body)
         service.check_model(body.model)
         llm = service.llm
-        prompt = await service.in_thread(lambda: _rendered(llm, body))
-        count = len(prompt.ids)
-        return {"prompt": prompt.text, "tokens": prompt.ids, "count": count, "max_model_len": llm.max_context}
+        prompt = await service.in_thread(lambda: _prompt(llm, body))
+        counts = {"count": len(prompt.ids), "max_model_len": llm.max_context}
+        return {"prompt": prompt.text, "tokens": prompt.ids} | counts
 
     async def apply_template(body: ChatRequest) -> dict[str, Any]:
         """The text of this chat request's prompt, by llama.cpp's name."""
@@ -58,9 +58,8 @@ def _ids(llm: LLM, body: TokenizeRequest) -> Sequence[int]:
     if body.messages is None:
         text = body.content if body.content is not None else body.prompt
         return llm.tokenizer.encode(text, control=body.parse_special)
-    return llm.render_chat(
-        in_our_roles(body.messages), body.tools, add_generation_prompt=body.add_generation_prompt
-    ).ids
+    messages = in_our_roles(body.messages)
+    return llm.render_chat(messages, body.tools, add_generation_prompt=body.add_generation_prompt).ids
 
 
 def _piece(llm: LLM, id: int) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def _piece(llm: LLM, id: int) -> dict[str, Any]:
         return {"id": id, "piece": list(data)}
 
 
-def _rendered(llm: LLM, body: ChatRequest) -> Prompt:
+def _prompt(llm: LLM, body: ChatRequest) -> Prompt:
     return llm.render_chat(
         in_our_roles(body.messages),
         body.tools,

@@ -165,9 +165,7 @@ class Common(Strict):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(
         None, description="The same seed gives the same tokens; of n answers, the second takes seed + 1, and so on."
     )
-    n_predict: Annotated[int, Field(ge=-1, le=limits.TOKENS)] | None = Field(
-        None, description="Another name for max_tokens; -1 is no limit."
-    )
+    n_predict: Literal[-1] | TokenLimit | None = Field(None, description="Another name for max_tokens; -1 is no limit.")
     min_tokens: Tokens | None = None
     stop: StopStrings | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=limits.STOP_TOKEN_IDS)] | None = None

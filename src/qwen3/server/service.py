@@ -38,6 +38,10 @@ class Settings:
     """What clients call the model: the first in answers, any in requests. None given: after its place."""
     max_requests: int = 256
     """Running and waiting; more are refused."""
+    max_wait: float | None = None
+    """Seconds that a request may have to wait for its first token; where it would be about more, it is refused."""
+    stall_seconds: float = 120.0
+    """A step of the engine that takes longer counts as its death."""
     keep_alive: float = 15.0
     """Seconds of silence after which a stream gets a comment."""
     emits_reasoning: bool = False
@@ -63,18 +67,23 @@ class Service:
         self._llm: LLM | None = None
         self._worker: Worker | None = None
         self._running: dict[str, Stream] = {}
-        self.metrics.gauge("requests_open", "Requests that run or wait.", lambda: self.num_open)
+        gauge = self.metrics.gauge
+        gauge("requests_open", "Requests that run or wait.", lambda: self.num_open)
+        gauge("requests_running", "Answers that the engine computes.", lambda: self._load("running"))
+        gauge("requests_waiting", "Answers that wait for a place.", lambda: self._load("waiting"))
+        gauge("cache_used_ratio", "Of the cache's blocks, those in use.", lambda: self._load("cache_used"))
 
     def attach(self, llm: LLM) -> None:
         """Serve `llm` from now on; it then belongs to the engine thread."""
         self._llm = llm
-        self._worker = Worker(llm, self.settings.max_requests, on_step=self.metrics.step_seconds.observe)
+        settings, observe = self.settings, self.metrics.step_seconds.observe
+        self._worker = Worker(llm, settings.max_requests, settings.max_wait, observe)
 
     @property
     def llm(self) -> LLM:
         """Raises Unavailable while the model is loading."""
         if self._llm is None:
-            raise Unavailable("the model is loading")
+            raise Unavailable("the server is shutting down" if self.is_draining else "the model is loading")
         return self._llm
 
     @property
@@ -84,6 +93,9 @@ class Service:
     @property
     def num_open(self) -> int:
         return 0 if self._worker is None else self._worker.num_open
+
+    def _load(self, name: str) -> float:
+        return 0 if self._llm is None else getattr(self._llm.load, name)
 
     def check_model(self, asked_for: str | None) -> None:
         if asked_for is not None and asked_for not in self.names:
@@ -105,6 +117,9 @@ class Service:
         """Raises Unavailable while the model is loading, and when the engine thread has died."""
         if self.llm and not self._worker.is_alive:
             raise Unavailable("the engine is not running")
+        silence = time.monotonic() - self._worker.last_step_at
+        if self._worker.is_stepping and silence > self.settings.stall_seconds:
+            raise Unavailable(f"the engine has not moved for {silence:.0f} seconds")
 
     def check_ready(self) -> None:
         """Raises Unavailable unless a request would be taken."""
@@ -171,3 +186,4 @@ class Service:
         self.is_draining = True
         if self._worker is not None:
             await self._worker.close()
+        self._worker = self._llm = None

@@ -163,6 +163,8 @@ class Worker:
             raise Unavailable(f"{self._max_requests} requests are running or waiting, which is the limit")
         if self._max_wait is not None and self._backlog > self._max_wait:
             raise Unavailable(f"a request would wait for about {self._backlog:.0f} seconds, and the limit is less")
+        if not self._open:
+            self.last_step_at = time.monotonic()  # until now there was nothing to do
         stream = Stream()
         self._open.add(stream)
         stream.on_close(lambda: self._open.discard(stream))
@@ -240,7 +242,7 @@ class Worker:
         started = time.perf_counter()
         try:
             self._llm.step()
-            self._note_step()
+            self._note_step(started)
             batches = [(stream, batch) for stream in running if (batch := _poll(stream))]
         # Whatever went wrong is these requests' end, not the server's.
         except Exception:
@@ -250,10 +252,10 @@ class Worker:
         if batches:
             # One call for all: each wakes the event loop.
             self._loop.call_soon_threadsafe(_deliver, batches)
-        self._on_step(time.perf_counter() - started)
         return [stream for stream in running if not all(generation.is_done for generation in stream.generations)]
 
-    def _note_step(self) -> None:
+    def _note_step(self, started: float) -> None:
+        self._on_step(time.perf_counter() - started)
         self.last_step_at = time.monotonic()
         if self.last_step_at - self._backlog_at > _BACKLOG_SECONDS:
             self._backlog, self._backlog_at = self._llm.backlog_seconds, self.last_step_at

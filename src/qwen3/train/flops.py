@@ -81,13 +81,6 @@ def step_flops(
     return forward * 3 + fused + again + Flops(head=forward.head)
 
 
-def training_flops_per_token(config: ModelConfig, length: int) -> float:
-    """Forward and backward, mean over the tokens of a document of `length`, of which each is counted with the tokens
-    that it may see: the least that a kernel can do, for plans and MFU."""
-    flops = model_flops(config, [length])
-    return (flops.total - flops.attention * (length - 1) / (2 * length)) / length
-
-
 def _forward(config: ModelConfig, tokens: int, pairs: int, predictions: int) -> Flops:
     """`pairs` are the (query, key) pairs in the square of each document."""
     D, d = config.hidden_size, config.head_dim

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qwen3.train.step_law import learning_rate as step_law_rate
+
 HUBER = 1e-3
 SAMPLES = 200
 
@@ -108,8 +110,8 @@ class Laws:
 
 
 def step_law(parameters: float, tokens: float) -> tuple[float, float]:
-    """Learning rate and batch in tokens (arXiv 2503.04715)."""
-    return 1.79 * parameters**-0.713 * tokens**0.307, 0.58 * tokens**0.571
+    """Learning rate and batch in tokens (arXiv 2503.04715), the batch not rounded."""
+    return step_law_rate(parameters, tokens), 0.58 * tokens**0.571
 
 
 def deepseek(parameters: float, tokens: float) -> tuple[float, float]:
