@@ -1,7 +1,7 @@
 """A run's state on disk: parameters, the optimizer's moments and a manifest, written so that a crash loses nothing.
 
     step_500/*.safetensors   float32: parameter.NAME, exp_avg.NAME, ...; whole, or each process's shards
-    step_500/manifest.json   step, recipe, SHA-256 of each file, the parent's digest, and what the trainer adds
+    step_500/manifest.json   step, recipe, SHA-256 of each file, the parent's digest, code commit, what the trainer adds
     latest                   the name of the newest complete directory
 
 A directory is written as `step_N.tmp` by all processes (torch.distributed.checkpoint in safetensors), synced, waited
@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ def save(directory: Path, step: int, tensors: Mapping[str, Tensor], facts: Mappi
         world.wait()
         if world.is_first:
             files = {path.name: sha256(path) for path in sorted(temporary.glob("*.safetensors"))}
-            manifest = {"step": step, "parent": parent, "files": files, **facts}
+            manifest = {"step": step, "parent": parent, "commit": _commit(), "files": files, **facts}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
             _complete(temporary, final)
     except (OSError, CheckpointException) as error:
@@ -163,6 +164,17 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, CheckpointException):
         return "; ".join(str(failure[0]) for failure in error.failures.values())
     return str(error)
+
+
+def _commit() -> str | None:
+    """The commit of this code where it runs from a git checkout that tracks it."""
+    here = Path(__file__)
+    if shutil.which("git") is None:
+        return None
+    git = ["git", "-C", str(here.parent)]
+    tracked = subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+    return head.stdout.strip() if tracked.returncode == head.returncode == 0 else None
 
 
 def _sync(path: Path) -> None:

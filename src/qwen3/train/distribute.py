@@ -53,14 +53,6 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def agree(self, value: bytes) -> bytes:
-        """The first process's value, on all; as long as their own."""
-        if self.size == 1:
-            return value
-        shared = torch.tensor(list(value), dtype=torch.uint8, device=self.device)
-        dist.broadcast(shared, 0)
-        return bytes(shared.tolist())
-
     def any(self, flag: bool) -> bool:
         """Whether any process says so."""
         return bool(self.sum(torch.tensor(float(flag), device=self.device)).item())

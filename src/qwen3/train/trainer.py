@@ -11,12 +11,10 @@ import json
 import math
 import os
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,16 +25,12 @@ from qwen3.config import RopeParameters
 from qwen3.model import Qwen3
 from qwen3.tokenizer import Tokenizer
 from qwen3.train import checkpoint, distribute, observe
-from qwen3.train.attend import ShortAttend
 from qwen3.train.balance import LoadBalance
 from qwen3.train.batch import Batch
 from qwen3.train.conversations import learn_tokenizer
 from qwen3.train.data.dataset import Dataset
 from qwen3.train.distribute import World
-from qwen3.train.energy import CpuTime, Nvml
 from qwen3.train.feed import Counts, Feed, open_feed
-from qwen3.train.flops import step_flops
-from qwen3.train.ledger import Ledger, code_version, this_machine
 from qwen3.train.optimizer import Optimizer
 from qwen3.train.recipe import Recipe, Shards
 from qwen3.train.schedule import learning_rate
@@ -63,22 +57,25 @@ class StepReport:
     """On the stage's held-out documents, after the steps that evaluate."""
 
 
-@dataclass
-class _Own:
-    """This process's part of a step, for its ledger."""
+class Ledger(Protocol):
+    """Who keeps account of a run. What `state` returns goes into each checkpoint's manifest, and comes back."""
 
-    tokens: int = 0
-    trained_tokens: int = 0
-    flops: int = 0
+    def step(self, report: StepReport) -> None: ...
+
+    def state(self) -> Mapping[str, Any]: ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
 class Trainer:
     """A run in `directory`, at the step of its newest checkpoint."""
 
-    def __init__(self, recipe: Recipe, directory: Path, world: World | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, directory: Path, world: World | None = None, ledger: Ledger | None = None
+    ) -> None:
         """Start, or go on where `directory` stopped. ValueError if it holds another recipe's run, or for data or a
         number of processes that do not fit the recipe."""
-        self.recipe, self.directory = recipe, directory
+        self.recipe, self.directory, self.ledger = recipe, directory, ledger
         self.world = world or distribute.join()
         directory.mkdir(parents=True, exist_ok=True)
         self.tokenizer = _tokenizer(recipe)
@@ -104,7 +101,6 @@ class Trainer:
             distribute.give_every_expert_a_gradient(self._compute)
         self._parameters = dict(self.model.named_parameters())
         self._optimizer = Optimizer(self._parameters, recipe.optimizer, recipe.betas, recipe.weight_decay)
-        self._own = _Own()
         self._guard = SpikeGuard(recipe.spike_sigmas, recipe.spike_window, recipe.most_skips)
         self.step = self._load()
         self._forget_steps_after(self.step)
@@ -119,31 +115,22 @@ class Trainer:
         Between two steps the caller may stop, and `save`. DivergedError if the loss does not come back from a spike,
         CheckpointError if a checkpoint cannot be written; the one before stays.
         """
-        ledger = self._open_ledger()
-        try:
-            while self.step < self.recipe.steps:
-                yield self._step_and_what_follows(ledger)
-        except GeneratorExit:
-            ledger.close()
-            raise
-        ledger.close()
-
-    def _step_and_what_follows(self, ledger: Ledger) -> StepReport:
-        """A step, and the evaluation, records and checkpoint that are due after it."""
-        number, before = self.recipe.place(self.step)
-        stage, done = self.recipe.stages[number], before + 1
-        is_last = done == stage.steps
-        self._own = _Own()
-        report = self._train_step()
-        if stage.evaluate_every and (done % stage.evaluate_every == 0 or is_last):
-            report = replace(report, held_out_loss=self.evaluate(number))
-        self._write("log.jsonl", asdict(report))
-        ledger.record(self.step, stage=stage.name, **vars(self._own))
-        if stage.sample_every and done % stage.sample_every == 0:
-            self._write("samples.jsonl", {"step": self.step, "samples": self.samples()})
-        if done % stage.checkpoint_every == 0 or is_last:
-            self.save()
-        return report
+        while self.step < self.recipe.steps:
+            number, _ = self.recipe.place(self.step)
+            stage = self.recipe.stages[number]
+            report = self._train_step()
+            _, before = self.recipe.place(self.step - 1)
+            done = before + 1
+            if stage.evaluate_every and (done % stage.evaluate_every == 0 or done == stage.steps):
+                report = replace(report, held_out_loss=self.evaluate(number))
+            self._write("log.jsonl", asdict(report))
+            if self.ledger is not None:
+                self.ledger.step(report)
+            if stage.sample_every and done % stage.sample_every == 0:
+                self._write("samples.jsonl", {"step": self.step, "samples": self.samples()})
+            if done % stage.checkpoint_every == 0 or done == stage.steps:
+                self.save()
+            yield report
 
     def save(self) -> Path:
         """Write a checkpoint of the present step."""
@@ -156,7 +143,7 @@ class Trainer:
             "world_size": self.world.size,
             "updates": self._optimizer.updates,
             "spikes": self._guard.state(),
-            "commit": _code().get("commit"),
+            "ledger": dict(self.ledger.state()) if self.ledger is not None else {},
         }
         return checkpoint.save(self.directory, self.step, self._optimizer.tensors(), facts, self.world)
 
@@ -215,6 +202,8 @@ class Trainer:
                 )
         self._optimizer.set_updates(manifest["updates"])
         self._guard.restore(manifest["spikes"])
+        if self.ledger is not None:
+            self.ledger.restore(manifest["ledger"])
         return manifest["step"]
 
     def _forget_steps_after(self, step: int) -> None:
@@ -290,7 +279,6 @@ class Trainer:
             recompute=self.recipe.recompute,
             router_logits=router_logits,
         )
-        self._account(batch, len(counted), feed)
         losses = ops.token_losses(hidden_TD[counted], self._compute.head_weight, batch.targets_T[counted])
         loss = total = (losses * batch.loss_weight_T[counted]).sum() / counts.trained
         balance = torch.zeros((), device=self.world.device)
@@ -303,35 +291,6 @@ class Trainer:
         if self._compute is not self.model:
             self._move_gradients()
         return torch.stack([loss.detach(), balance.detach()]).double()
-
-    def _account(self, batch: Batch, predictions: int, feed: Feed) -> None:
-        flops = step_flops(
-            self.model.config,
-            batch.lengths,
-            predictions,
-            recompute=self.recipe.recompute,
-            fused_attention=feed.attend is not ShortAttend,
-        )
-        self._own.tokens += len(batch.tokens_T) if predictions else 0
-        self._own.trained_tokens += predictions
-        self._own.flops += flops.total
-
-    def _open_ledger(self) -> Ledger:
-        """Begin this attempt's account; all processes give it the same name."""
-        device = self.world.device
-        meters = {"cpu": CpuTime()} | ({"gpu": Nvml([device.index])} if device.type == "cuda" else {})
-        names = (self.world.device_name,) if device.type == "cuda" else ()
-        return Ledger(
-            self.directory,
-            self.step,
-            name=self.recipe.name,
-            recipe_sha256=self.recipe.digest,
-            config=self.model.config,
-            meters=meters,
-            hardware=this_machine(names),
-            rank=self.world.rank,
-            attempt=self.world.agree(uuid.uuid4().bytes).hex(),
-        )
 
     def _enter(self, number: int) -> None:
         """Compute with the RoPE base of a stage."""
@@ -355,11 +314,6 @@ class Trainer:
             gradient = copy.grad.float()
             parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
             copy.grad = None
-
-
-@cache
-def _code() -> dict[str, str]:
-    return code_version()
 
 
 def _tokenizer(recipe: Recipe) -> Tokenizer:
