@@ -2,7 +2,7 @@
 
     RANK=0 WORLD_SIZE=2 MASTER_ADDR=... MASTER_PORT=... python training_process.py JOBS.json
 
-A job: the data set, the recipe's size and optimizer, tokens_per_micro_batch, the run's directory, the step to stop at.
+A job: the data set, the recipe's size, optimizer and bfloat16, the run's directory, the step to stop at.
 """
 
 import json
@@ -10,6 +10,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from training import record_rows, short, three_stages
 
@@ -17,13 +18,12 @@ from qwen3.train.trainer import Trainer
 
 
 def main() -> None:
+    torch.compiler.set_stance("force_eager")  # Compiling takes longer than all the rest.
     jobs = Path(sys.argv[1])
     seen = []
     for job in json.loads(jobs.read_text()):
         recipe = short(three_stages(Path(job["data"]), job.get("size", "0.6B")))
-        recipe = replace(recipe, optimizer=job.get("optimizer", "adamw")).each_stage(
-            tokens_per_micro_batch=job.get("micro", 512)
-        )
+        recipe = replace(recipe, optimizer=job.get("optimizer", "adamw"), bfloat16=job.get("bfloat16", False))
         trainer = Trainer(recipe, Path(job["run"]))
         rows = record_rows(trainer)
         reports = []

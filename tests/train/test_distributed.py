@@ -73,6 +73,7 @@ def runs(data, tmp_path_factory):
         job(run=str(folder / "two")),
         job(run=str(folder / "two-muon"), optimizer="muon"),
         job(run=str(folder / "two-moe"), size="30B-A3B"),
+        job(run=str(folder / "two-bfloat16"), bfloat16=True),
         job(run=str(folder / "elastic"), stop=3),
     ]
     two = two_processes(jobs, folder / "first.json")
@@ -83,14 +84,18 @@ def runs(data, tmp_path_factory):
         # The count of the experts' choices grows over micro-batches: one of both processes' rows is the same.
         one_process(moe.each_stage(tokens_per_micro_batch=1024), folder / "one-moe"),
     ]
-    elastic = [two[3], None, None]
+    with torch.compiler.set_stance("force_eager"):
+        one.append(one_process(replace(dense, bfloat16=True), folder / "one-bfloat16"))
+    elastic = [two[4], None, None]
     reports, rows = one_process(dense, folder / "elastic", stop=6)
     elastic[1] = {"reports": [vars(report) for report in reports], "rows": rows}
     elastic[2] = two_processes([job(run=str(folder / "elastic"))], folder / "second.json")[0]
     return folder, one, two, elastic
 
 
-@pytest.mark.parametrize(("number", "bound"), [(0, 1e-6), (1, 1e-4), (2, 1e-6)], ids=["adamw", "muon", "experts"])
+@pytest.mark.parametrize(
+    ("number", "bound"), [(0, 1e-6), (1, 1e-4), (2, 1e-6), (3, 1e-4)], ids=["adamw", "muon", "experts", "bfloat16"]
+)
 def test_two_processes_train_as_one_does(runs, number, bound):
     _, one, two, _ = runs
     reports, rows = one[number]
