@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qwen3.cli.train import run
 from qwen3.config import ModelConfig, RopeParameters
-from qwen3.train.recipe import Recipe
+from qwen3.train.recipe import Curriculum, Recipe, Stage
 
 PACKAGED = Path(__file__).parents[1] / "src" / "qwen3" / "builtin"
 
@@ -31,10 +31,15 @@ def recipe() -> Recipe:
     return Recipe(
         name="builtin",
         model=model,
-        schedule=((0, 0.0), (100, 2e-3), (2100, 2e-3), (3600, 0.0)),
-        examples_per_step=64,
-        tokens_per_micro_batch=8192,
-        checkpoint_every=200,
+        stages=(
+            Stage(
+                name="conversations",
+                data=Curriculum(examples_per_step=64),
+                schedule=((0, 0.0), (100, 2e-3), (2100, 2e-3), (3600, 0.0)),
+                tokens_per_micro_batch=8192,
+                checkpoint_every=200,
+            ),
+        ),
         # Sums want the likeliest digit; greetings may vary.
         generation_config={"do_sample": True, "temperature": 0.3, "top_k": 20, "top_p": 0.95},
     )

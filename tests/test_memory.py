@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen3.config import ModelConfig
-from qwen3.engine.engine import TORCH_CHUNK
+from qwen3.engine.engine import GPU_CHUNK, TORCH_CHUNK
 from qwen3.memory import (
-    DEFAULT_CHUNK,
+    CHUNKS,
     FORMATS,
     KV_FORMATS,
     MAX_CONTEXT,
@@ -210,8 +210,8 @@ def test_bad_training_arguments_name_the_choices(wrong, named):
         estimate_training(QWEN3_4B, **wrong)
 
 
-def test_default_chunk_is_the_engines():
-    assert DEFAULT_CHUNK == TORCH_CHUNK
+def test_default_chunks_are_the_engines():
+    assert {"cpu": TORCH_CHUNK, "cuda": GPU_CHUNK} == CHUNKS
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -58,6 +58,31 @@ MACHINES: tuple[Machine, ...] = (
 )
 
 
+PEAK_FLOPS: dict[str, float] = {
+    "A10": 125e12,
+    "L4": 121e12,
+    "L40S": 362e12,
+    "RTX 3090": 71e12,
+    "RTX 4090": 165e12,
+    "RTX 5090": 209e12,
+    "A100": 312e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "B200": 2250e12,
+    "MI300X": 1307e12,
+}
+"""Dense bfloat16 multiply-adds with float32 sums, in FLOP a second, as the vendors' data sheets give them (SXM boards;
+without sparsity)."""
+
+
+def peak_flops(card: str) -> float | None:
+    """The nominal speed of a card, by any name that contains one of PEAK_FLOPS as a word; None for all others."""
+    words = re.sub(r"[^A-Z0-9]+", " ", card.upper()).split()
+    known = (name for name in PEAK_FLOPS if set(name.split()) <= set(words))
+    name = next(known, None)
+    return None if name is None else PEAK_FLOPS[name]
+
+
 def available_bytes(root: Path = Path("/")) -> int:
     """Memory that this process can still take without pushing anything out.
 

@@ -21,8 +21,8 @@ from qwen3.hardware import MACHINES, MIB, Machine
 from qwen3.quant.formats import FORMATS, KV_FORMATS, Format, ceil_div, choose, find_format
 
 MAX_CONTEXT = 262_144
-# Tokens of one step; the engine's prefill chunk.
-DEFAULT_CHUNK = 2048
+# Tokens of one step by device: the engine's prefill chunks.
+CHUNKS = {"cpu": 512, "cuda": 2048}
 # What a process holds besides the model. cpu: Python with torch and this package imported (220 MiB) and what the
 # kernels set up on first use (30 MiB), Linux x86-64, torch 2.13. cuda: an allowance for driver context, kernels
 # and cuBLAS workspaces.
@@ -134,16 +134,18 @@ def estimate(
     kv: str = "bf16",
     context: int,
     batch: int = 1,
-    chunk: int = DEFAULT_CHUNK,
+    chunk: int | None = None,
     all_logits: bool = False,
     tensor_parallel: int = 1,
     device: str = "cpu",
 ) -> Estimate:
-    """Peak bytes of inference: `batch` sequences of `context` tokens, computed at most `chunk` tokens a step.
+    """Peak bytes of inference: `batch` sequences of `context` tokens, computed at most `chunk` tokens a step, by
+    default as many as the engine's on that device.
 
     `all_logits` keeps the logits of every token of a step, not of each sequence's last one alone. Raises ValueError
     that names the choices for an unknown format, device or number of ranks.
     """
+    chunk = choose("device", CHUNKS, device) if chunk is None else chunk
     _require_positive(context=context, batch=batch, chunk=chunk)
     shard = _shard(config, tensor_parallel)
     return Estimate(
@@ -198,11 +200,12 @@ def longest_context(
     weights: str | Format = "bf16",
     kv: str = "bf16",
     batch: int = 1,
-    chunk: int = DEFAULT_CHUNK,
+    chunk: int | None = None,
     tensor_parallel: int = 1,
     device: str = "cpu",
 ) -> int:
     """The most tokens a sequence, up to MAX_CONTEXT, that `budget_bytes` a rank hold; 0 if the weights do not fit."""
+    chunk = choose("device", CHUNKS, device) if chunk is None else chunk
     _require_positive(batch=batch, chunk=chunk)
     shard, size = _shard(config, tensor_parallel), _activation_size(weights)
 

@@ -88,19 +88,6 @@ def test_what_its_schema_refuses_does_not_reach_it(fault):
         tool.call(arguments)
 
 
-def _define(source):
-    """Functions that a linter would not let stand."""
-    namespace = {}
-    for name, hints in source.items():
-
-        def function(x=None):
-            pass
-
-        function.__name__, function.__doc__, function.__annotations__ = name, "Does.", hints
-        namespace[name] = function
-    return namespace
-
-
 def test_a_function_that_cannot_be_a_tool_is_refused_with_the_reason():
     def silent(x: int) -> None:
         pass
@@ -114,7 +101,7 @@ def test_a_function_that_cannot_be_a_tool_is_refused_with_the_reason():
     def odd(x: "Unknown") -> None:  # noqa: F821
         """Does."""
 
-    def strange(x: type(ast := re)) -> None:
+    def strange(x: type(re)) -> None:
         """Does."""
 
     faults = {

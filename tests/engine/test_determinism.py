@@ -1,12 +1,12 @@
 """With a seed, the same tokens: alone, in a batch, after preemption, with and without prefix hits and guesses."""
 
+import numpy as np
 import pytest
 import torch
 from transformers_models import reference_pair
 
 from qwen3.engine.engine import Engine
 from qwen3.engine.request import FinishReason, Request, SamplingParams
-from qwen3.engine.thinking import ThinkingBudget
 from qwen3.model.transforms import pack_as_stored, quantize_weights
 
 SHAPES = {"dense": {}, "moe": {"moe": True, "moe_intermediate_size": 64}}
@@ -17,10 +17,29 @@ WAYS = [
     {"temperature": 1.0, "min_tokens": 20, "logprobs": 3},
     {"temperature": 0.5, "top_p": 0.9, "logit_bias": {7: 3.0}},
     {"temperature": 0.1, "frequency_penalty": -1.0},
-    {"temperature": 0.0, "thinking": 9},
-    {"temperature": 0.2, "thinking": 0},
+    {"temperature": 0.0, "forced_after": 9},
+    {"temperature": 0.2, "forced_after": 0},
 ]
 """Of a batch of eight; low temperatures and a negative penalty repeat themselves, so that guesses come true."""
+
+
+class Guide:
+    """Forces some tokens after every so many, and allows the next one to be only odd or only even, in turn."""
+
+    error, is_over = "", False
+
+    def __init__(self, every):
+        self.every, self.count = every, 0
+
+    def opening(self):
+        return [311, 312, 313] if self.count % max(self.every, 5) == self.every else []
+
+    def observe(self, token):
+        self.count += 1
+        return self.opening()
+
+    def mask(self):
+        return np.full(320 // 8, 0b10101010 if self.count % 2 else 0b01010101, np.uint8)
 
 
 def packed(**shape):
@@ -46,13 +65,11 @@ def torch_model():
 
 def make_request(index, prompt=None, max_tokens=40, **changes):
     way = dict(WAYS[index % len(WAYS)])
-    limit = way.pop("thinking", None)
-    thinking = None
-    if limit is not None:
-        thinking = ThinkingBudget(limit, think_id=310, end_think_id=313, closing_ids=[311, 312, 313], is_thinking=True)
+    forced_after = way.pop("forced_after", None)
+    guide = None if forced_after is None else Guide(forced_after)
     prompt = prompt or [(5 * i + index) % 300 for i in range(20 + 13 * index)]
     params = SamplingParams(max_tokens=max_tokens, **way)
-    return Request(prompt, params, index, frozenset({319}), 400, thinking, **changes)
+    return Request(prompt, params, index, frozenset({319}), 400, guide, **changes)
 
 
 def finish(engine):

@@ -223,6 +223,7 @@ def test_what_is_computed_ahead_changes_no_token_and_holds_nothing(tiny_checkpoi
 
 
 def test_a_cancelled_answer_is_not_computed_ahead(llm):
+    llm._engine._to_remember.clear()
     stream = llm.chat(STORY[1:], params=replace(SHORT, ignore_eos=True))
     next(stream)
     stream.close()

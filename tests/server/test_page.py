@@ -271,6 +271,23 @@ def test_stop_keeps_what_came_and_the_server_hears_of_it(page, script):
         time.sleep(0.01)
 
 
+def test_a_reload_keeps_what_came_and_a_deleted_conversation_stays_deleted(page, script):
+    script.delay = 0.01
+    ask(page, "endless", waits=False)
+    page.wait_for_timeout(2500)  # a growing answer is kept every two seconds
+    reload(page)
+    expect(answers(page)).to_contain_text("again again")
+    expect(page.locator(".note")).to_have_text("Interrupted.")
+    ask(page, "endless", waits=False)
+    expect(answers(page).nth(1)).to_contain_text("again again")
+    page.get_by_role("button", name="Actions for endless").click()
+    page.get_by_role("menuitem", name="Delete").click()
+    expect(page.locator("#send")).to_be_visible()
+    expect(page.locator("#conversations li")).to_have_count(0)
+    reload(page)
+    expect(page.locator("#conversations li")).to_have_count(0)
+
+
 def test_retry_and_edit_make_branches_that_can_be_switched(page, script):
     ask(page, "first")
     press(page, "KeyR")

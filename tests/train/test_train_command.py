@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from safetensors.torch import load_file
+from training import state
 
 from qwen3.checkpoint.load import load_model
-from qwen3.cli.train import load_recipe, train
+from qwen3.cli.train import load_recipe
+from qwen3.cli.train import run_recipe as train
 from qwen3.config import ModelConfig
 from qwen3.tokenizer import Tokenizer
 from qwen3.train.trainer import Trainer
@@ -38,7 +39,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys
     train(RECIPE, out=tmp_path / "run", tiny=True)
     assert "step 2 of 6" in capsys.readouterr().out
     train(RECIPE, out=tmp_path / "whole", tiny=True)
-    a, b = (load_file(tmp_path / run / "step_6" / "state.safetensors") for run in ("run", "whole"))
+    a, b = (state(tmp_path / run / "step_6") for run in ("run", "whole"))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 

@@ -67,7 +67,9 @@ def build(
     skip_malformed: Annotated[
         bool, typer.Option("--skip-malformed", help="Count and skip records that cannot be read.")
     ] = False,
-    unit_mib: Annotated[int, typer.Option(min=1, help="MiB of raw data in a unit of work and a shard.")] = 64,
+    unit_mib: Annotated[
+        int, typer.Option(min=0, help="MiB of raw data in a unit of work and a shard; 0: by the size of the sources.")
+    ] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
     ray: Annotated[bool, typer.Option("--ray", help="Run as a Ray Data job; storage must be shared.")] = False,
 ) -> None:

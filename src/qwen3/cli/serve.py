@@ -253,11 +253,12 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _print_address(service: Service, host: str, port: int, *, has_key: bool) -> None:
     llm, name = service.llm, service.names[0]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    page = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    url = f"{page}v1"
     request = {"model": name, "messages": [{"role": "user", "content": "What is 17 + 25?"}]}
     key = " -H 'Authorization: Bearer KEY'" if has_key else ""
     cache = f"; the cache holds {llm.cache_tokens:,}, for all requests together"
     print(f"{name}: {llm.storage}, context {llm.max_context:,} tokens{cache}")
-    print(f"Serving {url}, Ctrl-C to stop. Try:")
+    print(f"Serving {url}, and a chat page at {page}. Ctrl-C to stop. Try:")
     print(f"  curl {url}/chat/completions -H 'Content-Type: application/json'{key} -d '{json.dumps(request)}'")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`qwen3 train`: run a recipe, show how it goes, stop and resume."""
+"""`qwen3 train`: run a recipe, show how it goes, stop and resume; its plan, and the curves of a run."""
 
 from __future__ import annotations
 
@@ -6,18 +6,35 @@ import runpy
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from qwen3.cli.report import print_sections, readable_bytes
 
 if TYPE_CHECKING:
     from qwen3.train.recipe import Recipe
-    from qwen3.train.trainer import StepReport
+    from qwen3.train.trainer import StepReport, Trainer
 
 
-def train(
+class _RunByDefault(TyperGroup):
+    """`qwen3 train RECIPE.py` is `qwen3 train run RECIPE.py`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in self.commands:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+train = typer.Typer(cls=_RunByDefault)
+
+
+@train.command("run")
+def run_recipe(
     recipe: Annotated[
         Path, typer.Argument(metavar="RECIPE.py", help="A Python file with a function `recipe()`; it is run.")
     ],
@@ -27,22 +44,50 @@ def train(
     export: Annotated[
         Path | None, typer.Option(help="Where the finished model goes. Default: model/ in the run's directory.")
     ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="What recipe() is called with: for recipes/pretrain.py a size, as 4B.")
+    ] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="The recipe's small variant, which runs in seconds.")] = False,
     log_every: Annotated[int, typer.Option(min=1, help="Steps between two log lines.")] = 20,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost; train nothing.")] = False,
+    devices: Annotated[int, typer.Option(min=1, help="For --dry-run: how many devices.")] = 1,
+    device: Annotated[str, typer.Option(help="For --dry-run: their kind.")] = "H100",
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="For --dry-run: share of their nominal speed.")] = 0.4,
 ) -> None:
-    """Train a model from a recipe. Ctrl-C saves a checkpoint; the same command goes on from it."""
-    chosen = load_recipe(recipe)
-    run(chosen.tiny() if tiny else chosen, out, export, log_every)
+    """Train a model from a recipe. Ctrl-C saves a checkpoint; the same command goes on from it.
+
+    Several processes or devices: torchrun --nproc-per-node N -m qwen3 train RECIPE.py. The curves of a run as SVG:
+    qwen3 train plot RUN.
+    """
+    chosen = load_recipe(recipe, variant)
+    chosen = chosen.tiny() if tiny else chosen
+    if dry_run:
+        print_plan(chosen, devices, device, mfu)
+    else:
+        run(chosen, out, export, log_every)
 
 
-def load_recipe(path: Path) -> Recipe:
+@train.command()
+def plot(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
+    out: Annotated[Path | None, typer.Option(help="The SVG file. Default: curves.svg in the run's directory.")] = None,
+) -> None:
+    """Draw a run's loss, gradient norm and learning rate."""
+    from qwen3.train import curves
+
+    out = out or directory / "curves.svg"
+    out.write_text(curves.svg(curves.read_log(directory), directory.resolve().name), encoding="utf-8")
+    print(f"the curves are in {out}")
+
+
+def load_recipe(path: Path, variant: str | None = None) -> Recipe:
     """The recipe that `path` defines. Runs the file; ValueError if it does not define one."""
     from qwen3.train.recipe import Recipe
 
     if not path.is_file():
         raise ValueError(f"no recipe at {path}: name a Python file with a function recipe()")
     make = runpy.run_path(str(path)).get("recipe")
-    made = make() if callable(make) else None
+    made = make(*([] if variant is None else [variant])) if callable(make) else None
     if not isinstance(made, Recipe):
         raise ValueError(f"{path} has no function recipe() that returns a qwen3.train.recipe.Recipe")
     return made
@@ -54,18 +99,58 @@ def run(recipe: Recipe, out: Path | None = None, export: Path | None = None, log
 
     out = out or Path("runs") / recipe.name
     trainer = Trainer(recipe, out)
+    say = print if trainer.world.is_first else lambda *_, **__: None
+    processes = f" on {trainer.world.size} processes" if trainer.world.size > 1 else ""
     parameters = f"{recipe.model.num_parameters:,} parameters"
-    print(f"{recipe.name}: {parameters}, step {trainer.step} of {recipe.steps}, in {out}", flush=True)
-    with _interrupt_flag() as is_interrupted, _shown(trainer.step, recipe.steps, log_every) as show:
+    say(f"{recipe.name}: {parameters}, step {trainer.step} of {recipe.steps}, in {out}{processes}", flush=True)
+    shown = _shown(trainer, log_every) if trainer.world.is_first else nullcontext(lambda _: None)
+    with _interrupt_flag() as is_interrupted, shown as show:
         for report in trainer.run():
             show(report)
-            if is_interrupted() and trainer.step < recipe.steps:
+            if trainer.world.any(is_interrupted()) and trainer.step < recipe.steps:
                 trainer.save()
-                print(f"stopped at step {trainer.step}; the same command goes on from there")
+                say(f"stopped at step {trainer.step}; the same command goes on from there")
                 raise typer.Exit(130)
     export = export or out / "model"
     trainer.export(export)
-    print(f"the model is in {export}")
+    say(f"the model is in {export}")
+
+
+def print_plan(recipe: Recipe, devices: int, device: str, mfu: float) -> None:
+    """The whole plan: stages, tokens, steps, operations, memory on each device, days."""
+    from qwen3.train.plan import plan
+
+    stages, model = plan(recipe, devices, device, mfu), recipe.model
+    used = f", {model.num_active_parameters:,} of them for a token" if model.is_moe else ""
+    dtype = "bfloat16" if recipe.bfloat16 else "float32"
+    recomputes = ", activation checkpointing" if recipe.recompute else ""
+    sections = {recipe.name: [("model", f"{model.num_parameters:,} parameters{used}")]}
+    sections[recipe.name].append(("method", f"{recipe.optimizer}, {dtype}{recomputes}"))
+    for each in stages:
+        first, last = each.peak_rate, each.stage.schedule[-1][1]
+        parts = ("weights", "gradients", "optimizer", "activations", "runtime")
+        split = ", ".join(f"{part} {readable_bytes(getattr(each.memory, part))}" for part in parts)
+        sections[each.stage.name] = [
+            ("tokens", f"{each.tokens:.4g} in {each.stage.steps:,} steps of {each.tokens_per_step:,}"),
+            ("sequences", f"{each.sequence_length:,} tokens, RoPE base {each.rope_theta:,.0f}"),
+            ("learning rate", f"{first:.2e}, at the end {last:.2e}"),
+            ("FLOPs", f"{each.flops:.3g}"),
+            ("memory", f"{readable_bytes(each.memory.total)} on each device: {split}"),
+            (
+                "days",
+                f"{each.days:,.1f}{'' if each.fits else f'; but its {each.rows:,} rows a step keep no more busy'}",
+            ),
+        ]
+    tokens, flops, days = (sum(getattr(each, name) for each in stages) for name in ("tokens", "flops", "days"))
+    sections["in all"] = [
+        ("tokens", f"{tokens:.4g}"),
+        ("FLOPs", f"{flops:.3g}"),
+        ("days", f"{days:,.1f} on {devices:,} x {device} at {mfu:.0%} of their nominal speed"),
+    ]
+    print_sections(sections)
+    print(
+        "FLOPs of a token: 6 x the parameters it is multiplied with + 12 x layers x heads x head_dim x (length + 1)/2"
+    )
 
 
 @contextmanager
@@ -85,38 +170,89 @@ def _interrupt_flag() -> Iterator:
         signal.signal(signal.SIGINT, before)
 
 
-@contextmanager
-def _shown(first_step: int, steps: int, log_every: int) -> Iterator:
-    """A function to show each step's report with: log lines, and a progress bar on a terminal."""
-    reports: list[StepReport] = []
+class _Lines:
+    """Log lines: the mean loss since the last line, speed, share of the device's nominal speed, time left."""
 
-    def line(report: StepReport) -> str | None:
-        reports.append(report)
-        if report.step % log_every and report.step != steps:
+    def __init__(self, trainer: Trainer, log_every: int) -> None:
+        self._trainer, self._log_every = trainer, log_every
+        self._reports: list[StepReport] = []
+
+    def line(self, report: StepReport) -> str | None:
+        """The line that `report` completes, if it does."""
+        self._reports.append(report)
+        recipe = self._trainer.recipe
+        due = report.step % self._log_every == 0 or report.step == recipe.steps
+        if not due and report.held_out_loss is None and not report.skipped:
             return None
-        trained = sum(each.trained_tokens for each in reports)
-        loss = sum(each.loss * each.trained_tokens for each in reports) / trained
-        seconds = sum(each.seconds for each in reports)
-        speed = sum(each.tokens for each in reports) / seconds
-        left = seconds / len(reports) * (steps - report.step)
-        reports.clear()
+        trained = sum(each.trained_tokens for each in self._reports)
+        loss = sum(each.loss * each.trained_tokens for each in self._reports) / trained
+        seconds = sum(each.seconds for each in self._reports)
+        speed = sum(each.tokens for each in self._reports) / seconds
+        left = seconds / len(self._reports) * (recipe.steps - report.step)
+        self._reports.clear()
+        held_out = "" if report.held_out_loss is None else f"  held out {report.held_out_loss:.4f}"
+        skipped = f"  skipped: {report.skipped}" if report.skipped else ""
         return (
-            f"step {report.step:>6}  loss {loss:.4f}  rate {report.learning_rate:.2e}  "
-            f"{speed:,.0f} tokens/s  {left / 60:.0f} min left"
+            f"{report.stage} step {report.step:>6}  loss {loss:.4f}{held_out}  rate {report.learning_rate:.2e}  "
+            f"{speed:,.0f} tokens/s{self._share(speed)}  {left / 60:.0f} min left{skipped}"
         )
 
-    if not sys.stderr.isatty():
-        yield lambda report: (text := line(report)) and print(text, flush=True)
+    def _share(self, speed: float) -> str:
+        from qwen3.hardware import peak_flops
+        from qwen3.train.flops import model_flops
+
+        recipe, world = self._trainer.recipe, self._trainer.world
+        number, _ = recipe.place(self._trainer.step - 1)
+        length = recipe.stages[number].sequence_length
+        if length is None:
+            return ""
+        flops = speed * model_flops(recipe.model, [length]).total / length
+        nominal = peak_flops(world.device_name)
+        return f"  {flops / 1e9:,.1f} GFLOP/s" if nominal is None else f"  MFU {flops / nominal / world.size:.1%}"
+
+
+@contextmanager
+def _shown(trainer: Trainer, log_every: int) -> Iterator:
+    """A function to show each step's report with: log lines, TensorBoard if installed, a bar on a terminal."""
+    lines = _Lines(trainer, log_every)
+    with _tensorboard(trainer.directory) as board:
+        if not sys.stderr.isatty():
+
+            def show(report: StepReport) -> None:
+                board(report)
+                if text := lines.line(report):
+                    print(text, flush=True)
+
+            yield show
+            return
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("training", total=trainer.recipe.steps, completed=trainer.step)
+
+            def show_live(report: StepReport) -> None:
+                board(report)
+                bar.update(task, completed=report.step, description=f"{report.stage}  loss {report.loss:.3f}")
+                if text := lines.line(report):
+                    bar.console.print(text, highlight=False)
+
+            yield show_live
+
+
+@contextmanager
+def _tensorboard(directory: Path) -> Iterator:
+    """A function that takes each step's report."""
+    if find_spec("tensorboard") is None:
+        yield lambda report: None
         return
-    from rich.console import Console
-    from rich.progress import Progress
+    from torch.utils.tensorboard import SummaryWriter
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("training", total=steps, completed=first_step)
+    with SummaryWriter(directory / "tensorboard") as writer:
 
-        def show(report: StepReport) -> None:
-            bar.update(task, completed=report.step)
-            if text := line(report):
-                bar.console.print(text, highlight=False)
+        def add(report: StepReport) -> None:
+            for name in ("loss", "held_out_loss", "gradient_norm", "learning_rate", "balance"):
+                if (value := getattr(report, name)) is not None:
+                    writer.add_scalar(name, value, report.step)
 
-        yield show
+        yield add

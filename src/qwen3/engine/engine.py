@@ -145,22 +145,23 @@ class Engine:
                     self._advance(each)
             self.scheduler.forget_finished()
 
+    def can_hold(self, num_tokens: int) -> bool:
+        """Whether blocks for a text of its own are free now."""
+        return self.blocks.can_allocate(blocks_for(num_tokens))
+
     def hidden(self, token_ids: Sequence[int]) -> Tensor:
         """Hidden states [T, D] of a text of its own, in passes as a request's prompt takes them.
 
         Raises RequestError if running requests leave too few blocks.
         """
-        if not self.has_room_for(len(token_ids)):
-            needed = blocks_for(len(token_ids))
-            raise RequestError(f"{len(token_ids)} tokens need {needed} blocks; {self.blocks.num_free} are free")
         return torch.cat(list(self.hidden_chunks(token_ids)))
-
-    def has_room_for(self, num_tokens: int) -> bool:
-        """Whether `hidden` finds blocks for a text of so many tokens."""
-        return self.blocks.can_allocate(blocks_for(num_tokens))
 
     def hidden_chunks(self, token_ids: Sequence[int]) -> Iterator[Tensor]:
         """`hidden`, pass by pass; others may run between them."""
+        if not self.can_hold(len(token_ids)):
+            raise RequestError(
+                f"{len(token_ids)} tokens need more than the {self.blocks.num_free} blocks that are free"
+            )
         blocks = self.blocks.allocate(blocks_for(len(token_ids)))
         cache = KVCache(self.pool, self.pool.pages(blocks))
         try:

@@ -149,7 +149,7 @@ class Scheduler:
             works += self._whole_chunks(prompts)
         elif prompts:
             works += self._prompts(prompts, min(room, self._budget(works, prompts)))
-        elif self._speculates and works:
+        elif works and self._speculates:
             works = self._with_guesses(works)
         return works
 

@@ -73,8 +73,9 @@ class ScoredPrompt:
         return Finished(FinishReason.LENGTH, Usage(len(self.prompt_ids), 0, 0, 0.0, 0.0))
 
     def _score(self, engine: Engine, model: Qwen3, num_top: int) -> Iterator[list[TokenLogprob]]:
-        while not engine.has_room_for(len(self.prompt_ids)):
-            yield []  # others hold the blocks, and give them back
+        # Others may hold the blocks that it needs.
+        while not engine.can_hold(len(self.prompt_ids)):
+            yield []
         done = 0
         for hidden_nD in engine.hidden_chunks(self.prompt_ids):
             following = self.prompt_ids[done + 1 : done + 1 + len(hidden_nD)]

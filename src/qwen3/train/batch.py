@@ -33,6 +33,16 @@ class Batch:
     loss_weight_T: Tensor
     """Float32, 1 where the target counts, else 0; never across a document's end."""
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        return Batch(
+            self.tokens_T.to(device),
+            self.positions_T.to(device),
+            self.lengths,
+            self.targets_T.to(device),
+            self.loss_weight_T.to(device),
+        )
+
 
 def pack(documents: Iterable[Document], max_tokens: int) -> Iterator[Batch]:
     """Batches of at most `max_tokens` tokens, documents whole and in order; ValueError for one that is longer."""

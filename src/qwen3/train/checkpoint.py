@@ -1,11 +1,12 @@
-"""A run's state on disk: parameters, AdamW's moments and a manifest, written so that a crash loses nothing.
+"""A run's state on disk: parameters, the optimizer's moments and a manifest, written so that a crash loses nothing.
 
-    step_500/state.safetensors   float32: parameter.NAME, exp_avg.NAME, exp_avg_sq.NAME
-    step_500/manifest.json       step, recipe digest, SHA-256 of the state
-    latest                       the name of the newest complete directory
+    step_500/*.safetensors   float32: parameter.NAME, exp_avg.NAME, ...; whole, or each process's shards
+    step_500/manifest.json   step, recipe, SHA-256 of each file, the parent's digest, code commit, what the trainer adds
+    latest                   the name of the newest complete directory
 
-A directory is written as `step_N.tmp`, synced and renamed; `latest` is replaced atomically afterwards. So
-whatever `latest` names is complete. No pickles: nothing in a checkpoint can run.
+A directory is written as `step_N.tmp` by all processes (torch.distributed.checkpoint in safetensors), synced, waited
+for and renamed by the first; `latest` is replaced atomically afterwards. So whatever `latest` names is complete, and
+any number of processes reads what any other number wrote. No pickles: nothing in a checkpoint can run.
 """
 
 from __future__ import annotations
@@ -14,70 +15,166 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+from qwen3.strict_json import read_object
+from qwen3.train.distribute import World
+
+MANIFEST, LATEST = "manifest.json", "latest"
 
 
-def save(directory: Path, step: int, digest: str, model: nn.Module, optimizer: torch.optim.AdamW) -> Path:
-    """Write the state after `step` optimizer steps; returns its directory. `digest` names the recipe."""
-    tensors = {}
-    for name, parameter in model.named_parameters():
-        tensors[f"parameter.{name}"] = parameter.detach()
-        for moment in MOMENTS:
-            tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written or read; the message says what to do."""
+
+
+def save(directory: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], world: World) -> Path:
+    """Write the state after `step` steps; returns its directory. `facts` join the manifest. All processes call it.
+
+    CheckpointError when the disk refuses; the checkpoint before stays the newest.
+    """
     final = directory / f"step_{step}"
     temporary = final.with_name(f"{final.name}.tmp")
-    for old in (temporary, final):
-        if old.exists():
-            shutil.rmtree(old)
-    temporary.mkdir(parents=True)
-    state = temporary / "state.safetensors"
-    save_file(tensors, state)
-    manifest = {"step": step, "recipe": digest, "sha256": _sha256(state)}
-    (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    for path in (*temporary.iterdir(), temporary):
-        _sync(path)
-    temporary.rename(final)
-    pointer = directory / "latest.tmp"
-    pointer.write_text(final.name, encoding="utf-8")
-    _sync(pointer)
-    pointer.replace(directory / "latest")
-    _sync(directory)
+    parent = _digest_of_latest(directory)
+    if parent is not None and (directory / LATEST).read_text(encoding="utf-8") == final.name:
+        return final  # The state after a step is always the same.
+    try:
+        if world.is_first:
+            for old in (*directory.glob("step_*.tmp"), final):
+                shutil.rmtree(old, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        world.wait()
+        writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
+        with _one_process_is_enough():
+            dcp.save(dict(tensors), storage_writer=writer, no_dist=world.size == 1)
+        world.wait()
+        if world.is_first:
+            files = {path.name: sha256(path) for path in sorted(temporary.glob("*.safetensors"))}
+            manifest = {"step": step, "parent": parent, "commit": _commit(), "files": files, **facts}
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+            _complete(temporary, final)
+    except (OSError, CheckpointException) as error:
+        raise CheckpointError(
+            f"{temporary} cannot be written: {_reason(error)}. The newest complete checkpoint is "
+            f"{_name_of_latest(directory)}: make room, and the same command goes on from it"
+        ) from error
+    world.wait()
     return final
 
 
-def load(directory: Path, digest: str, model: nn.Module, optimizer: torch.optim.AdamW) -> int:
-    """Restore the newest state in `directory` and return its step; 0 where there is none.
+def load(directory: Path, recipe_digest: str, tensors: Mapping[str, Tensor], world: World) -> dict[str, Any] | None:
+    """Fill `tensors` in place from the newest state in `directory` and return its manifest; None where there is none.
 
-    Raises ValueError for a damaged state and for one of another recipe.
+    CheckpointError for a damaged or incomplete state and for one of another recipe.
     """
-    pointer = directory / "latest"
-    if not pointer.exists():
-        return 0
-    path = directory / pointer.read_text(encoding="utf-8")
-    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    if manifest["recipe"] != digest:
-        raise ValueError(f"{path} belongs to another recipe: choose another directory, or delete this one")
-    if _sha256(path / "state.safetensors") != manifest["sha256"]:
-        raise ValueError(f"{path} is damaged: delete it and write an earlier step's name into {pointer}")
-    tensors = load_file(path / "state.safetensors")
-    step = manifest["step"]
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"parameter.{name}"])
-            optimizer.state[parameter] = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
-            optimizer.state[parameter]["step"] = torch.tensor(float(step))
-    return step
+    if not (directory / LATEST).exists():
+        return None
+    path = directory / (directory / LATEST).read_text(encoding="utf-8")
+    manifest = read_manifest(path)
+    if manifest["recipe"] != recipe_digest:
+        raise CheckpointError(f"{path} belongs to another recipe: choose another directory, or delete this one")
+    if world.is_first:
+        verify(path)
+    world.wait()
+    with _one_process_is_enough():
+        dcp.load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(path)), no_dist=world.size == 1)
+    return manifest
 
 
-def _sha256(path: Path) -> str:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """What the checkpoint in the directory `path` says of itself; CheckpointError if it is no complete one."""
+    try:
+        manifest = read_object(path / MANIFEST)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from None
+    if missing := {"step", "recipe", "files"} - manifest.keys():
+        raise _damaged(path, f"{MANIFEST} has no {', '.join(sorted(missing))}")
+    return manifest
+
+
+def verify(path: Path) -> None:
+    """CheckpointError unless every file of the checkpoint in `path` is there and has its digest."""
+    for name, expected in read_manifest(path)["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise _damaged(path, f"{name} is missing")
+        if sha256(file) != expected:
+            raise _damaged(path, f"{name} does not have the SHA-256 that {MANIFEST} says")
+
+
+@contextmanager
+def _one_process_is_enough() -> Iterator[None]:
+    """Within, torch does not warn that there is no process group."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield
+
+
+def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    others = sorted(_complete_before(path), key=lambda name: int(name.removeprefix("step_")))
+    fix = f"write {others[-1]} into" if others else "delete"
+    return CheckpointError(f"{path} is damaged: {reason}; {fix} {path.parent / LATEST} and run the same command again")
+
+
+def _complete_before(path: Path) -> Iterable[str]:
+    for file in path.parent.glob(f"step_*/{MANIFEST}"):
+        if file.parent != path and file.parent.suffix != ".tmp":
+            yield file.parent.name
+
+
+def _complete(temporary: Path, final: Path) -> None:
+    """Make a written directory durable, give it its name, and point to it."""
+    for path in (*temporary.iterdir(), temporary):
+        _sync(path)
+    temporary.rename(final)
+    pointer = final.with_name(f"{LATEST}.tmp")
+    pointer.write_text(final.name, encoding="utf-8")
+    _sync(pointer)
+    pointer.replace(final.with_name(LATEST))
+    _sync(final.parent)
+
+
+def _digest_of_latest(directory: Path) -> str | None:
+    pointer = directory / LATEST
+    manifest = directory / pointer.read_text(encoding="utf-8") / MANIFEST if pointer.exists() else pointer
+    return sha256(manifest) if manifest.exists() else None
+
+
+def _name_of_latest(directory: Path) -> str:
+    pointer = directory / LATEST
+    return pointer.read_text(encoding="utf-8") if pointer.exists() else "none"
+
+
+def _reason(error: BaseException) -> str:
+    """The first error of any process."""
+    if isinstance(error, CheckpointException):
+        return "; ".join(str(failure[0]) for failure in error.failures.values())
+    return str(error)
+
+
+def _commit() -> str | None:
+    """The commit of this code where it runs from a git checkout that tracks it."""
+    here = Path(__file__)
+    if shutil.which("git") is None:
+        return None
+    git = ["git", "-C", str(here.parent)]
+    tracked = subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+    return head.stdout.strip() if tracked.returncode == head.returncode == 0 else None
 
 
 def _sync(path: Path) -> None:

@@ -20,12 +20,8 @@ def batches(data: StageData, step: int, rank: int = 0, world_size: int = 1, rows
 
     The loss of a step is normalised by `num_targets(data, step)`, which every rank knows without asking the others.
     """
+    check_division(data, world_size, rows_per_batch)
     own = data.num_rows // world_size
-    if data.num_rows % world_size or own % rows_per_batch:
-        raise DataError(
-            f"{data.num_rows} rows a step cannot be divided among {world_size} processes in batches of "
-            f"{rows_per_batch} rows: change tokens_per_step, the number of processes, or rows_per_batch"
-        )
     rows = np.arange(rank, data.num_rows, world_size)
     for start in range(0, own, rows_per_batch):
         arrays = data.arrays(step, rows[start : start + rows_per_batch])
@@ -35,6 +31,15 @@ def batches(data: StageData, step: int, rank: int = 0, world_size: int = 1, rows
             arrays.lengths,
             torch.from_numpy(arrays.targets_T),
             torch.from_numpy(arrays.loss_weight_T),
+        )
+
+
+def check_division(data: StageData, world_size: int, rows_per_batch: int) -> None:
+    """DataError if not all processes get the same number of full batches."""
+    if data.num_rows % (world_size * rows_per_batch):
+        raise DataError(
+            f"{data.num_rows} rows a step cannot be divided among {world_size} processes in batches of "
+            f"{rows_per_batch} rows: change tokens_per_step, the number of processes, or rows_per_batch"
         )
 
 

@@ -1,5 +1,6 @@
 """What a training run is: `Recipe`, every choice in one frozen value. It holds no state and opens no files.
 
+A run is a sequence of stages, each measured in tokens: its data, sequence length, batch, learning rates and RoPE base.
 Recipes are Python functions that return one; a variant is a function that changes another with
 `dataclasses.replace`, never a copied file.
 """
@@ -13,65 +14,170 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from qwen3.config import ModelConfig
+from qwen3.train.data.stage import Stage as DataStage
+from qwen3.train.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A run on the procedural curriculum.
+class Curriculum:
+    """The procedural conversations: step s sees the examples s * `examples_per_step` and following of the stream."""
 
-    The tokenizer has `model.vocab_size` ids, and the model's special token ids come from it. Step s trains on the
-    examples s * `examples_per_step` and following of the stream `seed`, which also draws the initial weights.
-    """
+    examples_per_step: int
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A data set that `qwen3 data build` made, as `stage` reads it."""
+
+    directory: str
+    stage: DataStage
+    held_out_tokens: int = 0
+    """Tokens of held-out documents, drawn as the stage draws, that an evaluation reads; 0: one step's."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One segment of a run, with steps counted from its own start."""
 
     name: str
-    model: ModelConfig
-    schedule: tuple[tuple[int, float], ...]
-    """Learning rates as (step, rate) points; see `train.schedule`. The last point is the end of the run."""
-    examples_per_step: int
+    data: Curriculum | Shards
+    schedule: Schedule
+    """Learning rates as (step, rate) points; see `train.schedule`. The last point is the end of the stage."""
     tokens_per_micro_batch: int
-    """Most tokens in one forward pass; a step accumulates gradients over as many as it needs."""
-    weight_decay: float = 0.1
-    """Of matrices, the embedding included; norm scales are not decayed."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    max_gradient_norm: float = 1.0
-    bfloat16: bool = True
-    """Compute in bfloat16 with compiled blocks; weights and moments stay float32. False: float32 as written."""
-    tokenizer_examples: int = 20_000
-    """Examples of the same stream that the tokenizer's merges are learnt from."""
+    """Most tokens in one forward pass of a process; a step accumulates gradients over as many as it needs."""
+    rope_theta: float | None = None
+    """Base of the rotary angles from here on; None: the model's own."""
     checkpoint_every: int = 500
-    seed: int = 0
-    generation_config: Mapping[str, Any] = field(default_factory=dict)
-    """The sampling that the exported model recommends."""
+    evaluate_every: int = 0
+    """Steps between evaluations on held-out documents, and at the end; 0: never. Needs `Shards`."""
+    sample_every: int = 0
+    """Steps between continuations of the recipe's `prompts`; 0: never."""
 
     @property
     def steps(self) -> int:
         return self.schedule[-1][0]
 
+    @property
+    def sequence_length(self) -> int | None:
+        """Most tokens that see each other; None where every conversation has its own length."""
+        return self.data.stage.sequence_length if isinstance(self.data, Shards) else None
+
+    @property
+    def tokens_per_step(self) -> int | None:
+        """Tokens of the global batch; None where steps differ."""
+        return self.data.stage.tokens_per_step if isinstance(self.data, Shards) else None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run from fresh weights.
+
+    The model's special token ids come from the tokenizer: that of the data sets, which must all have the same, or where
+    there are only conversations one of `model.vocab_size` ids that is learnt from them.
+    """
+
+    name: str
+    model: ModelConfig
+    stages: tuple[Stage, ...]
+    optimizer: str = "adamw"
+    """"adamw", or "muon": Muon for the layers' matrices, AdamW for the rest."""
+    weight_decay: float = 0.1
+    """Of matrices, the embedding included; norm scales are not decayed."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    max_gradient_norm: float = 1.0
+    balance: float = 0.0
+    """Coefficient of the experts' global-batch load balance; see `train.balance`."""
+    z_loss: float = 0.0
+    """Coefficient of the router's z-loss."""
+    bfloat16: bool = True
+    """Compute in bfloat16 with compiled blocks; weights and moments stay float32. False: float32 as written."""
+    recompute: bool = False
+    """Activation checkpointing: keep each layer's input only, and compute the rest again in the backward pass."""
+    spike_sigmas: float = 6.0
+    """A step whose loss or gradient norm is this many standard deviations above the last ones' mean is skipped."""
+    spike_window: int = 128
+    most_skips: int = 10
+    """Skipped steps in a row after which the run stops."""
+    tokenizer_examples: int = 20_000
+    """Conversations that the tokenizer's merges are learnt from, where no data set brings one."""
+    prompts: tuple[str, ...] = ()
+    """Texts that samples during training continue."""
+    seed: int = 0
+    """Draws the initial weights and the order of the data."""
+    generation_config: Mapping[str, Any] = field(default_factory=dict)
+    """The sampling that the exported model recommends."""
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    def place(self, step: int) -> tuple[int, int]:
+        """The stage that step `step` of the run belongs to, by number, and the step's number in it."""
+        for number, stage in enumerate(self.stages):
+            if step < stage.steps:
+                return number, step
+            step -= stage.steps
+        raise ValueError(f"{self.name} has {self.steps} steps")
+
+    def rope_theta(self, number: int) -> float:
+        """The base in stage `number`: what it or the last stage before it says."""
+        said = [stage.rope_theta for stage in self.stages[: number + 1] if stage.rope_theta is not None]
+        return said[-1] if said else self.model.rope_parameters.rope_theta
+
+    def each_stage(self, **changes: Any) -> Recipe:
+        """The same recipe with every stage changed."""
+        return replace(self, stages=tuple(replace(stage, **changes) for stage in self.stages))
+
     def tiny(self) -> Recipe:
-        """The same recipe for tests: some ten thousand parameters, six steps, a second on one core."""
+        """The same recipe for tests: some ten thousand parameters, six steps a stage, seconds on one core."""
+        is_moe = self.model.is_moe
         model = replace(
             self.model,
-            vocab_size=512,
+            vocab_size=2048 if any(isinstance(stage.data, Shards) for stage in self.stages) else 512,
             hidden_size=32,
             intermediate_size=64,
             num_hidden_layers=2,
             num_attention_heads=2,
             num_key_value_heads=1,
             head_dim=16,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=None,
+            **({"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32} if is_moe else {}),
         )
         return replace(
             self,
             name=f"{self.name}-tiny",
             model=model,
-            schedule=((0, 0.0), (2, 2e-3), (3, 2e-3), (6, 0.0)),
-            examples_per_step=8,
-            tokens_per_micro_batch=512,
+            stages=tuple(_tiny_stage(stage) for stage in self.stages),
             bfloat16=False,
             tokenizer_examples=500,
-            checkpoint_every=3,
         )
 
     @property
     def digest(self) -> str:
-        """SHA-256 of every choice: a checkpoint of one recipe does not resume another."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of every choice but where the data lie: a checkpoint of one recipe does not resume another."""
+        values = asdict(self)
+        for stage in values["stages"]:
+            stage["data"].pop("directory", None)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _tiny_stage(stage: Stage) -> Stage:
+    """Six steps; sequences a 64th as long."""
+    if isinstance(stage.data, Curriculum):
+        data: Curriculum | Shards = replace(stage.data, examples_per_step=8)
+    else:
+        length = stage.data.stage.sequence_length // 64
+        tokens = max(1024, 2 * length)
+        smaller = replace(stage.data.stage, sequence_length=length, row_tokens=0, tokens_per_step=tokens)
+        data = replace(stage.data, stage=smaller, held_out_tokens=0)
+    return replace(
+        stage,
+        data=data,
+        schedule=((0, 0.0), (2, 2e-3), (3, 2e-3), (6, 0.0)),
+        tokens_per_micro_batch=512,
+        checkpoint_every=3,
+        evaluate_every=min(stage.evaluate_every, 3),
+        sample_every=min(stage.sample_every, 3),
+    )

@@ -19,3 +19,10 @@ def learning_rate(schedule: Schedule, step: int) -> float:
                 return low + (high - low) * (step + 1 - start) / (end - start)
             return high + (low - high) * 0.5 * (1 + math.cos(math.pi * (step - start) / (end - start)))
     raise ValueError(f"step {step} is not in a schedule of {schedule[-1][0]} steps from {schedule[0][0]}")
+
+
+def warm_up_and_decay(steps: int, peak: float, end: float, warm_up: int = 0) -> tuple[tuple[int, float], ...]:
+    """Straight up to `peak` in `warm_up` steps, then half a cosine down to `end` at the last of `steps`."""
+    if warm_up:
+        return ((0, 0.0), (warm_up, peak), (steps, end))
+    return ((0, peak), (steps, end))

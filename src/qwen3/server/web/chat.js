@@ -79,18 +79,18 @@ export class Chat extends EventTarget {
 
   showSibling(node, step) {
     if (this.run || !showSibling(this.conversation, node.id, step)) return;
-    this.#save();
+    this.#keep(this.conversation);
     this.#changed();
   }
 
   branch(node) {
     const copy = branchOff(this.conversation, node.id);
-    this.store.put(copy);
+    this.#keep(copy);
     this.open(copy);
   }
 
-  stop() {
-    this.run?.controller.abort();
+  stop(id = this.conversation.id) {
+    this.#runs.get(id)?.controller.abort();
   }
 
   /** Ends the thinking of the running answer, which goes on with what it has. */
@@ -103,7 +103,7 @@ export class Chat extends EventTarget {
     const answer = addMessage(this.conversation, node.id, message);
     const run = { conversation: this.conversation, answer, controller: new AbortController(), id: null, progress: null };
     this.#runs.set(this.conversation.id, run);
-    this.#save();
+    this.#keep(this.conversation);
     this.#changed();
     return this.#answer(run, toMessages(run.conversation, node.id));
   }
@@ -162,7 +162,12 @@ export class Chat extends EventTarget {
     }
   }
 
-  #save(conversation = this.conversation) {
+  /** Keeps what an answer has added; a conversation that was deleted meanwhile stays deleted. */
+  #save(conversation) {
+    if (this.store.conversations.has(conversation.id)) this.#keep(conversation);
+  }
+
+  #keep(conversation) {
     this.store.put(conversation).catch((error) => this.dispatchEvent(new CustomEvent('unsaved', { detail: error })));
   }
 

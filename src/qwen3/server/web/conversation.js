@@ -151,6 +151,7 @@ function fromMessages(messages) {
     else if (role === 'user' || role === 'assistant' || role === 'tool') {
       const extra = role === 'tool' ? { callId: asText(message.tool_call_id) } : {};
       if (role === 'assistant') {
+        extra.finish = 'stop';
         extra.reasoning = asText(message.reasoning_content ?? message.reasoning);
         extra.calls = asCalls((message.tool_calls ?? []).map((call) => ({ id: call.id, ...call.function })));
       }

@@ -36,8 +36,8 @@ export class Memory {
       choice('model', 'Model', models, { [served]: `${served} (running here)` }),
       choice('weights', 'Weights', weights),
       choice('kv', 'KV cache', kv),
-      number('context', 'Context, tokens', { min: 1, max: limit, list: 'contexts' }),
-      number('batch', 'Sequences at once', { min: 1, max: 4096 }),
+      number('context', 'Context', { min: 1, max: limit, list: 'contexts' }),
+      number('batch', 'Sequences', { min: 1, max: 4096 }),
       choice('device', 'Device', ['cpu', 'cuda'], { cpu: 'CPU', cuda: 'GPU' }),
       h('datalist', { id: 'contexts' }, ...steps(limit, 1).map((value) => h('option', { value }))));
     for (const [name, value] of Object.entries(start)) this.#fields[name].value = value;

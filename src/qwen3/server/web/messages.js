@@ -32,7 +32,12 @@ export class Messages {
   show() {
     const path = this.#chat.path;
     const old = this.#views;
-    this.#views = new Map(path.map((node) => [node.id, old.get(node.id) ?? this.#newView(node)]));
+    this.#views = new Map();
+    for (const node of path) {
+      // Another tab may have brought the same message anew.
+      const view = old.get(node.id);
+      this.#views.set(node.id, view?.node === node ? view : this.#newView(node));
+    }
     const articles = path.map((node, i) => {
       const view = this.#views.get(node.id);
       view.refresh(i === path.length - 1);
@@ -286,6 +291,7 @@ class AnswerView extends MessageView {
   #notices(isLast) {
     const { node, chat } = this;
     if (node.error) return [errorCard(node.error, () => chat.retry(node))];
+    if (!node.finish) return [h('p', { class: 'note' }, 'Interrupted.')];
     if (node.finish === 'stopped') return [h('p', { class: 'note' }, 'Stopped.')];
     if (node.finish === 'length') return [h('p', { class: 'note' }, 'Cut off: the limit of tokens was reached.')];
     return isLast && node.calls.length ? [resultForm(chat, node)] : [];

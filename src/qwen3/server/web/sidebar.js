@@ -140,11 +140,9 @@ export class Sidebar {
 
   #remove(conversation) {
     const { store } = this.#chat;
-    if (conversation.id === this.#chat.conversation.id) {
-      this.#chat.stop();
-      this.#chat.startNew();
-    }
+    this.#chat.stop(conversation.id);
     store.remove(conversation.id);
+    if (conversation.id === this.#chat.conversation.id) this.#chat.startNew();
     this.show();
     toast(`Deleted “${conversation.title || 'Untitled'}”.`, {
       label: 'Undo',

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -57,8 +58,8 @@ class Job:
     """Least similarity of a near duplicate; 0 keeps them all."""
     skip_malformed: bool = False
     """Count and skip records that cannot be read, in place of stopping at the first."""
-    unit_bytes: int = 64 << 20
-    """Raw bytes of a unit of work, and so of a shard."""
+    unit_bytes: int = 0
+    """Raw bytes of a unit of work, and so of a shard; 0: between 1 and 64 MiB, so that there are some sixty."""
 
     def digest(self, tokenizer_sha256: str) -> str:
         """SHA-256 of every choice, the tokenizer included."""
@@ -97,16 +98,21 @@ def build(
 
     Raises DataError for bad input, and for a directory that holds another build, or sources that have changed since.
     """
+    job = replace(job, near=float(job.near))
     _check(job)
     directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(directory / "tokenizer")
-    digest = job.digest(manifest.sha256(directory / "tokenizer" / "tokenizer.json"))
+    tokenizer_hash = _tokenizer_sha256(tokenizer)
+    digest = job.digest(tokenizer_hash)
     path = directory / manifest.NAME
     if path.exists():
         made = saved.read(path, Manifest)
         _check_same(made.job_sha256, digest, directory)
+        _tidy(directory)
         return made
     plan = _plan(job, digest, directory, progress)
+    copy = directory / "tokenizer" / "tokenizer.json"
+    if not copy.exists() or manifest.sha256(copy) != tokenizer_hash:
+        tokenizer.save(copy.parent)
     waiting = [index for index in range(len(plan.units)) if not _part(directory, index).exists()]
     done = len(plan.units) - len(waiting)
     progress("units", done, len(plan.units))
@@ -115,9 +121,23 @@ def build(
         progress("units", done, len(plan.units))
     made = replace(_assemble(plan, tokenizer, directory, progress), software=software)
     saved.write(path, made)
-    shutil.rmtree(directory / "parts")
-    (directory / "plan.json").unlink()
+    _tidy(directory)
     return made
+
+
+def _tidy(directory: Path) -> None:
+    """Remove what only a build in progress needs, and what killed ones left."""
+    if (directory / "parts").exists():
+        shutil.rmtree(directory / "parts")
+    (directory / "plan.json").unlink(missing_ok=True)
+    for file in directory.glob("*.tmp"):
+        file.unlink()
+
+
+def _tokenizer_sha256(tokenizer: Tokenizer) -> str:
+    with tempfile.TemporaryDirectory() as directory:
+        tokenizer.save(directory)
+        return manifest.sha256(Path(directory, "tokenizer.json"))
 
 
 # The plan
@@ -153,14 +173,16 @@ def _plan(job: Job, digest: str, directory: Path, progress: Progress) -> Plan:
             source = hub.download(source, directory / "raw", lambda count: progress("download", count, 0))
         local.append(source)
     found = [(file, number) for number, source in enumerate(local) for file in sources.find_files(source)]
+    total = sum(sources.unpacked_bytes(file) for file, _ in found)
+    unit_bytes = job.unit_bytes or min(max(total // 64, 1 << 20), 64 << 20)
     files: list[RawFile] = []
     spans: list[tuple[Span, int]] = []
     for index, (file, number) in enumerate(found):
         progress("reading", index, len(found))
-        raw, parts = sources.scan(file, number, index, job.unit_bytes)
+        raw, parts = sources.scan(file, number, index, unit_bytes)
         files.append(raw)
-        spans += [(span, raw.bytes // len(parts)) for span in parts]
-    plan = Plan(digest, replace(job, sources=tuple(local)), tuple(files), tuple(_units(spans, job.unit_bytes)))
+        spans += [(span, sources.unpacked_bytes(file) // len(parts)) for span in parts]
+    plan = Plan(digest, replace(job, sources=tuple(local)), tuple(files), tuple(_units(spans, unit_bytes)))
     saved.write(path, plan)
     return plan
 
@@ -368,7 +390,7 @@ def _assemble(plan: Plan, tokenizer: Tokenizer, directory: Path, progress: Progr
         format=manifest.FORMAT,
         software="",
         job_sha256=plan.job_sha256,
-        tokenizer_sha256=manifest.sha256(directory / "tokenizer" / "tokenizer.json"),
+        tokenizer_sha256=_tokenizer_sha256(tokenizer),
         vocab_size=tokenizer.vocab_size,
         end_of_text=tokenizer.end_of_text_id,
         labellers=plan.job.labellers,

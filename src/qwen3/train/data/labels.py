@@ -73,7 +73,10 @@ def language(text: str) -> str:
     # A Japanese text is written in both; kana decide.
     if counts["ja"] > 0.05 * (counts["ja"] + counts["zh"]):
         counts["ja"] += counts.pop("zh", 0)
-    script = counts.most_common(1)[0][0]
+    # Names, commands and code are Latin in any text, so another script need not have the most letters.
+    others = Counter({script: count for script, count in counts.items() if script != "LATIN"})
+    best = others.most_common(1)
+    script = best[0][0] if best and best[0][1] >= 0.1 * len(letters) else "LATIN"
     if not script.isupper():
         return script
     return _by_function_words(words)
@@ -82,11 +85,11 @@ def language(text: str) -> str:
 def _by_function_words(words: list[str]) -> str:
     scores: Counter[str] = Counter()
     for word in words:
-        known = _LANGUAGES_OF_WORD.get(word, ())
+        known = _LANGUAGES_OF_WORD.get(word, ()) if len(word) > 1 or not word.isascii() else ()
         for each in known:
             scores[each] += 1 / len(known)
     best = scores.most_common(1)
-    if best and best[0][1] >= max(1.0, 0.03 * len(words)):
+    if best and best[0][1] >= max(0.4, 0.03 * len(words)):
         return best[0][0]
     return "und"
 
@@ -98,7 +101,12 @@ _CODE_LINE = re.compile(
     r"|import\s+[\w{*]|from\s+[\w.]+\s+import\b|#include|return\b|elif\b.*:$|if\b.*[:{]$|for\b.*[:{]$|while\b.*[:{]$"
     r"|@\w+|//|/\*|>>>|[})\]]+[;,]?$|[\w.\[\]]+\s*[-+*/|]?=\s*\S|\w[\w.]*\(.*\)[;:]?$)|.*[;{]\s*$"
 )
-_FORMULA = re.compile(r"\\(?:frac|sum|int|sqrt|begin|cdot|alpha|beta|theta)\b|[=+*^/<>≤≥] ?[0-9a-z(]|[∑∫√∈∀∃π]")
+# LaTeX commands, signs, and an operator after a number, or after a letter that stands alone.
+_FORMULA = re.compile(
+    r"\\(?:frac|sum|int|sqrt|begin|cdot|alpha|beta|theta)\b|[∑∫√∈∀∃π]"
+    r"|(?:(?<=[^\w-][0-9a-z])|(?<=[^\w-][0-9a-z] ))[=+^<>≤≥·] ?[0-9a-z(]"
+    r"|(?:(?<=[0-9])|(?<=[0-9] ))[=+*/] ?\$?[0-9]"
+)
 _SPEECH_LINE = re.compile(r"\s*(?:[A-Z][\w .']{0,30}:(?:\s|$)|[\"“«—]\s?\w)")
 _DOMAIN_OF_TERM = {term: domain for domain, terms in DOMAIN_TERMS.items() for term in terms.split()}
 

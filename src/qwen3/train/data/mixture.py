@@ -73,7 +73,7 @@ def propose(
     natural = np.asarray(natural_G, float) / np.sum(natural_G)
     importance = np.asarray(importance_T, float) / np.sum(importance_T)
     random = np.random.default_rng(seed)
-    concentrations = np.exp(random.uniform(np.log(2), np.log(50), num_candidates))[:, None]
+    concentrations = np.exp(random.uniform(0.0, np.log(50), num_candidates))[:, None]
     drawn = random.standard_gamma(concentrations * natural)
     candidates = drawn / np.maximum(drawn.sum(1, keepdims=True), 1e-300)
     candidates = candidates[(candidates <= most_repeats * natural + 1e-9).all(1)]

@@ -138,6 +138,12 @@ def find_files(source: Source) -> list[Path]:
     return sorted(found)
 
 
+def unpacked_bytes(path: Path) -> int:
+    """The size of a file; of a .gz, about what it holds."""
+    size = path.stat().st_size
+    return 4 * size if path.suffix == ".gz" else size
+
+
 def scan(path: Path, source: int, number: int, unit_bytes: int) -> tuple[RawFile, list[Span]]:
     """Read file number `number` once: its SHA-256, and spans of about `unit_bytes` that end at records' ends.
 

@@ -1,0 +1,365 @@
+"""What a run used: an append-only record of every step, and the totals that it gives.
+
+    ledger/rank_0.jsonl    a start line for every attempt to run, a line for every step, an end line if it ended well
+
+A run that is killed and resumed has several attempts. The steps that it did after the checkpoint it resumed from are
+done again: their tokens count once, and their time, operations and energy are counted and shown apart, because they
+were used. What is lost is the time between the last step's line and the kill. Start and end lines hold the SHA-256 of
+all that stands before them, so a line that was changed later is found.
+
+Each process writes its own file with its own part of tokens and operations; totals are sums. All processes of an
+attempt name it equally. The module knows no tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import qwen3
+from qwen3.config import ModelConfig
+from qwen3.hardware import total_bytes
+from qwen3.strict_json import parse_object
+from qwen3.train.energy import Meter
+
+FOLDER = "ledger"
+
+
+class LedgerError(ValueError):
+    """A ledger that cannot be trusted or continued; the message names the file and the line."""
+
+
+# ---- What is written ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The machine of one process. `devices` are what device-hours count: its GPUs, or itself where it has none."""
+
+    processor: str
+    cores: int
+    memory_bytes: int
+    gpus: tuple[str, ...] = ()
+
+    @property
+    def devices(self) -> int:
+        return len(self.gpus) or 1
+
+    @property
+    def text(self) -> str:
+        gpus = f"{len(self.gpus)} x {self.gpus[0]}, " if self.gpus else ""
+        return f"{gpus}{self.cores} cores of {self.processor}, {self.memory_bytes / 2**30:.0f} GiB"
+
+
+def this_machine(gpus: tuple[str, ...] = ()) -> Hardware:
+    """The machine that this runs on, with the names of the GPUs in use; cores are those this process may use."""
+    cpuinfo = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Hardware(named[1] if named else platform.processor() or platform.machine(), cores, total_bytes(), gpus)
+
+
+def code_version() -> dict[str, str]:
+    """Version, SHA-256 of this package's sources, and the commit where it runs from a git checkout."""
+    root = Path(qwen3.__file__).parent
+    total = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        total.update(f"{file.relative_to(root).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    version = {"version": qwen3.__version__, "sha256": total.hexdigest()}
+    if (root.parents[1] / ".git").exists():
+        git = ["git", "-C", str(root.parents[1])]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
+        if commit.returncode == 0:
+            version["commit"] = commit.stdout.strip() + (" with changes" if changed.stdout.strip() else "")
+    return version
+
+
+@dataclass(frozen=True)
+class Parent:
+    """Where a run's first weights come from, if they were not drawn at random."""
+
+    location: str
+    step: int | None
+    digest: str
+    """SHA-256 of the parent's manifest or weights."""
+
+
+class Ledger:
+    """One process's record of one attempt; made after the checkpoint was loaded, written to after every step."""
+
+    def __init__(
+        self,
+        run: Path,
+        step: int,
+        *,
+        name: str,
+        recipe_sha256: str,
+        config: ModelConfig,
+        meters: Mapping[str, Meter],
+        hardware: Hardware | None = None,
+        parent: Parent | None = None,
+        rank: int = 0,
+        attempt: str | None = None,
+    ) -> None:
+        """Begin an attempt of the run in the directory `run` at `step`. Ranks but the first are given `attempt`, which
+        all of them share. LedgerError if the directory holds another recipe's ledger."""
+        if rank and attempt is None:
+            raise LedgerError(f"rank {rank} needs the name of the attempt that rank 0 chose: broadcast it")
+        self.attempt = attempt or uuid.uuid4().hex
+        self._step, self._meters = step, dict(meters)
+        path = run / FOLDER / f"rank_{rank}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = _whole_lines(path)
+        if before:
+            first = parse_object(before.splitlines()[0])
+            if first.get("recipe_sha256") != recipe_sha256:
+                raise LedgerError(f"{path} is of another recipe: choose another directory for this run")
+        with path.open("ab") as file:
+            # What a kill left of a line.
+            file.truncate(len(before))
+        self._file, self._digest = path.open("ab"), hashlib.sha256(before)
+        self._clock, self._joules = time.monotonic(), {each: meter.joules() for each, meter in self._meters.items()}
+        self._write(
+            {
+                "kind": "start",
+                "attempt": self.attempt,
+                "step": step,
+                "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                "name": name,
+                "recipe_sha256": recipe_sha256,
+                "code": code_version(),
+                "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                "model": config.to_dict(),
+                "hardware": asdict(hardware or this_machine()),
+                "meters": {
+                    each: {"method": meter.method, "uncertainty": meter.uncertainty}
+                    for each, meter in self._meters.items()
+                },
+                "parent": asdict(parent) if parent else None,
+                "before": self._digest.hexdigest(),
+            }
+        )
+
+    def record(self, step: int, *, stage: str, tokens: int, trained_tokens: int, flops: int) -> None:
+        """Step number `step` (from 1) is done. Tokens and operations are this process's part of it; time and energy are
+        all since the last line, evaluations and saves included."""
+        if step != self._step + 1:
+            raise LedgerError(f"step {step} after step {self._step}: every step is recorded once")
+        self._step = step
+        line = {"step": step, "stage": stage, "tokens": tokens, "trained_tokens": trained_tokens, "flops": flops}
+        self._write({"kind": "step", **line, **self._since()})
+
+    def close(self) -> None:
+        """The attempt ended well; counts what came after its last step."""
+        self._write({"kind": "end", "step": self._step, **self._since(), "before": self._digest.hexdigest()})
+        self._file.close()
+
+    def _since(self) -> dict[str, Any]:
+        now, joules = time.monotonic(), {each: meter.joules() for each, meter in self._meters.items()}
+        used = {each: round(value - self._joules[each], 3) for each, value in joules.items()}
+        seconds = round(now - self._clock, 6)
+        self._clock, self._joules = now, joules
+        return {"seconds": seconds, "joules": used}
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        data = (json.dumps(line) + "\n").encode()
+        self._file.write(data)
+        self._file.flush()
+        self._digest.update(data)
+
+
+# ---- What is read ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Totals over processes."""
+
+    device_hours: float = 0.0
+    core_hours: float = 0.0
+    flops: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    joules: dict[str, float] = field(default_factory=dict)
+
+    def __add__(self, other: Spent) -> Spent:
+        joules = {key: self.joules.get(key, 0) + other.joules.get(key, 0) for key in {**self.joules, **other.joules}}
+        return Spent(
+            self.device_hours + other.device_hours,
+            self.core_hours + other.core_hours,
+            self.flops + other.flops,
+            self.tokens + other.tokens,
+            self.trained_tokens + other.trained_tokens,
+            joules,
+        )
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start: steps `first` + 1 to `last` of it stand; later ones were done again. `hardware` is rank 0's."""
+
+    attempt: str
+    time: str
+    first: int
+    last: int
+    processes: int
+    hardware: str
+    code: dict[str, str]
+    command: str
+    ended: bool
+
+
+@dataclass(frozen=True)
+class StageTotal:
+    """Steps `first` + 1 to `last` of the run, as they stand."""
+
+    name: str
+    first: int
+    last: int
+    tokens: int
+    trained_tokens: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Totals:
+    """A run's ledger, added up. `kept` is what the weights come from, `repeated` what was done twice."""
+
+    name: str
+    recipe_sha256: str
+    model: dict[str, Any]
+    parent: Parent | None
+    attempts: tuple[Attempt, ...]
+    stages: tuple[StageTotal, ...]
+    kept: Spent
+    repeated: Spent
+    meters: dict[str, dict[str, Any]]
+    """Method and uncertainty of each; "cpu" and "gpu"."""
+    recorded_steps: int
+
+    @property
+    def steps(self) -> int:
+        """The run's last step; more than `recorded_steps` if it once ran without a ledger."""
+        return self.attempts[-1].last
+
+    @property
+    def used(self) -> Spent:
+        return self.kept + self.repeated
+
+
+def exists(run: Path) -> bool:
+    return (run / FOLDER / "rank_0.jsonl").is_file()
+
+
+def read(run: Path) -> Totals:
+    """Add up the ledger of the run in `run`. LedgerError for one that is missing, damaged or was changed."""
+    files = sorted((run / FOLDER).glob("rank_*.jsonl"), key=lambda path: int(path.stem.removeprefix("rank_")))
+    if not exists(run):
+        raise LedgerError(f"{run} has no ledger: there is no {FOLDER}/rank_0.jsonl")
+    lines = [(path, list(_lines(path))) for path in files]
+    starts = [line for line in lines[0][1] if line["kind"] == "start"]
+    order = {line["attempt"]: number for number, line in enumerate(starts)}
+    # The step from which each attempt's work was done again.
+    until = [min([later["step"] for later in starts[n + 1 :]], default=sys.maxsize) for n in range(len(starts))]
+    kept, repeated = Spent(), Spent()
+    last = [min(line["step"], end) for line, end in zip(starts, until, strict=True)]
+    ended, processes = [False] * len(starts), [0] * len(starts)
+    stages: dict[str, list[tuple[int, Spent]]] = defaultdict(list)
+    recorded = 0
+    for path, each in lines:
+        current, hardware = -1, Hardware("", 1, 0)
+        for line in each:
+            if line["kind"] == "start":
+                current = order.get(line["attempt"], -1)
+                hardware = Hardware(**{**line["hardware"], "gpus": tuple(line["hardware"]["gpus"])})
+                processes[current] += current >= 0
+                continue
+            hours = line["seconds"] / 3600
+            spent = Spent(
+                hours * hardware.devices,
+                hours * hardware.cores,
+                line.get("flops", 0),
+                line.get("tokens", 0),
+                line.get("trained_tokens", 0),
+                line["joules"],
+            )
+            # Ranks whose first one died before it wrote a line did nothing that stands.
+            if current < 0 or line["step"] > until[current]:
+                repeated += spent
+                continue
+            kept += spent
+            if path is files[0]:
+                last[current] = max(last[current], line["step"])
+                ended[current] |= line["kind"] == "end"
+                recorded += line["kind"] == "step"
+            if line["kind"] == "step":
+                stages[line["stage"]].append((line["step"], spent))
+    attempts = tuple(
+        Attempt(
+            line["attempt"],
+            line["time"],
+            line["step"],
+            last[number],
+            processes[number],
+            Hardware(**{**line["hardware"], "gpus": tuple(line["hardware"]["gpus"])}).text,
+            line["code"],
+            line["command"],
+            ended[number],
+        )
+        for number, line in enumerate(starts)
+    )
+    return Totals(
+        starts[-1]["name"],
+        starts[-1]["recipe_sha256"],
+        starts[-1]["model"],
+        Parent(**starts[0]["parent"]) if starts[0]["parent"] else None,
+        attempts,
+        tuple(_stage(name, each) for name, each in stages.items()),
+        kept,
+        repeated,
+        {name: meter for line in starts for name, meter in line["meters"].items()},
+        recorded,
+    )
+
+
+def _stage(name: str, steps: list[tuple[int, Spent]]) -> StageTotal:
+    numbers = [step for step, _ in steps]
+    total = sum((spent for _, spent in steps), Spent())
+    return StageTotal(name, min(numbers) - 1, max(numbers), total.tokens, total.trained_tokens, total.flops)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a file, each checked; and that nothing before a start line has changed."""
+    digest = hashlib.sha256()
+    for number, raw in enumerate(_whole_lines(path).splitlines(keepends=True), start=1):
+        try:
+            line = parse_object(raw)
+        except ValueError as error:
+            raise LedgerError(f"{path}, line {number}: {error}") from None
+        if line.get("kind") not in ("start", "step", "end") or (number == 1 and line["kind"] != "start"):
+            raise LedgerError(f"{path}, line {number}: {line.get('kind')!r:.50} is not what belongs here")
+        if line.get("before", digest.hexdigest()) != digest.hexdigest():
+            raise LedgerError(f"{path} was changed: line {number} holds another SHA-256 of the lines before it")
+        digest.update(raw)
+        yield line
+
+
+def _whole_lines(path: Path) -> bytes:
+    """All bytes up to the last line end: a run may be writing, or was killed while it did."""
+    data = path.read_bytes() if path.exists() else b""
+    return data[: data.rfind(b"\n") + 1]
