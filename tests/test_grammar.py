@@ -176,6 +176,28 @@ def test_a_grammar_cannot_name_tokens(grammars, name):
         grammars.compile(Constraint("grammar", f'start: "a" <{name.strip("<>")}>'))
 
 
+JSON_IN_GBNF = r"""
+root   ::= object
+value  ::= object | string | number | ("true" | "false" | "null") ws
+object ::= "{" ws ( string ":" ws value ("," ws string ":" ws value)* )? "}" ws
+string ::= "\"" ( [^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4}) )* "\"" ws # <escapes>
+number ::= "-"? ([0-9] | [1-9] [0-9]{0,15}) ws
+ws     ::= | " " | "\n" [ \t]{0,20}
+"""
+
+
+def test_a_grammar_of_llama_cpp_is_taken_too(grammars, tokenizer):
+    constraint = Constraint("grammar", JSON_IN_GBNF)
+    for text, fits in (('{"name": "</a>", "n": -12}', True), ("{}", True), ('{"a": 1.5}', False), ("[1]", False)):
+        assert accepts(grammars, tokenizer, constraint, text) == fits
+
+
+@pytest.mark.parametrize("text", ["root ::= this is (not valid GBNF", 'root ::= "a" <tool_call>', "root ::= missing"])
+def test_a_faulty_grammar_of_llama_cpp_is_refused(grammars, text):
+    with pytest.raises(GrammarError):
+        grammars.compile(Constraint("grammar", text))
+
+
 def test_a_token_that_is_not_allowed_is_an_error_that_stays(grammars, tokenizer):
     matcher = grammars.compile(Constraint("regex", "a+")).matcher()
     matcher.accept(tokenizer.encode("b")[0])
@@ -220,6 +242,8 @@ BOMBS = {
     "no end": schema({"$ref": "#"}),
     "large numbers": schema({"type": "integer", "minimum": -(10**400), "maximum": 10**400}),
     "long string": schema({"type": "string", "minLength": 10**8}),
+    "deep GBNF": Constraint("grammar", "root ::= " + "(" * 100_000),
+    "many rules of GBNF": Constraint("grammar", "root ::= " + " | ".join(f'"{i}" root' for i in range(9000))),
     "ambiguous": Constraint("grammar", 'start: x*\nx: "a" | x x | x x x'),
 }
 
@@ -249,7 +273,7 @@ def test_a_bomb_is_refused_or_harmless_and_takes_no_time(grammars, tokenizer, bo
         ("choice", ["a", ""], "not empty"),
         ("choice", "abc", "needs 1 to"),
         ("choice", ["x"] * 1001, "1 to 1000"),
-        ("grammar", 3, "needs a Lark grammar"),
+        ("grammar", 3, "needs a grammar in Lark"),
         ("json_schema", False, "nothing matches"),
         ("json_schema", {"type": "strin"}, "strin"),
         ("json_schema", {"const": float("nan")}, "not JSON"),

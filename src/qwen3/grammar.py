@@ -59,7 +59,8 @@ class Constraint:
     """What an answer must be, all of it.
 
     `value` by kind: json_object None; json_schema the schema, an object or a boolean; regex a pattern in Rust's syntax
-    that must match the whole answer; choice a list of strings; grammar a text in llguidance's form of Lark.
+    that must match the whole answer; choice a list of strings; grammar a text in llguidance's form of Lark, or in
+    llama.cpp's GBNF.
     Raises GrammarError where kind and value do not fit.
     """
 
@@ -78,7 +79,7 @@ class Constraint:
             "json_schema": "needs a schema: an object, true or false",
             "regex": "needs a pattern, as a string",
             "choice": f"needs 1 to {MAX_CHOICES} strings that are not empty",
-            "grammar": "needs a Lark grammar, as a string",
+            "grammar": "needs a grammar in Lark or GBNF, as a string",
         }
         if self.kind not in wanted:
             raise GrammarError(f"constraint kind {self.kind!r} is not one of {', '.join(get_args(Kind))}")
@@ -110,9 +111,10 @@ class Grammars:
             case "regex":
                 return self._compile(LLMatcher.grammar_from_regex(constraint.value))
             case "grammar":
-                if "<" in _LARK_LITERAL.sub("", constraint.value):
+                text = _in_lark(constraint.value)
+                if "<" in _LARK_LITERAL.sub("", text):
                     raise GrammarError("grammar: '<' outside of strings names a token, which a grammar may not do")
-                return self.compile_lark(constraint.value)
+                return self.compile_lark(text)
 
     def compile_lark(self, text: str) -> Grammar:
         """Compile a Lark grammar that is trusted not to name tokens. Raises GrammarError."""
@@ -281,6 +283,20 @@ def json_rule(schema: Mapping[str, Any] | bool) -> str:
         raise GrammarError("the schema is nested too deeply") from None
     except (TypeError, ValueError) as error:
         raise GrammarError(f"the schema is not JSON: {error}") from None
+
+
+def _in_lark(text: str) -> str:
+    """A grammar in Lark, as it is, or one in GBNF, translated."""
+    if "::=" not in _LARK_LITERAL.sub("", text):
+        return text
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    if len(text) > MAX_SOURCE_BYTES:
+        raise GrammarError(f"it takes {len(text):,} bytes, more than the {MAX_SOURCE_BYTES:,} allowed")
+    try:
+        return gbnf_to_lark(text)
+    except Exception as error:  # it raises bare ones, of its own, and RecursionError
+        raise GrammarError(f"grammar: {error}") from error
 
 
 def lark_string(text: str) -> str:

@@ -1,7 +1,7 @@
 """The command line with a scripted model in place of a loaded one; run as a program it is `qwen3`.
 
 The model answers a sum, and obeys words in the last message: `slow` (a token each 20 ms), `overflow`, `cut`, and
-`use NAME {ARGUMENTS}`, a tool call whose result it then repeats.
+`use NAME {ARGUMENTS}`, a tool call whose result it then repeats. After `ahead` it says when it was stepped while idle.
 """
 
 import re
@@ -23,6 +23,11 @@ class FakeLLM:
     def __init__(self) -> None:
         self.calls: list[dict] = []
         self.was_stopped = False
+        self.has_idle_work = False
+
+    def idle_step(self):
+        self.has_idle_work = False
+        print("read ahead", flush=True)
 
     def defaults(self, thinking=True):
         return THINKING if thinking else NON_THINKING
@@ -57,6 +62,7 @@ class FakeLLM:
             if isinstance(event, ToolCall):
                 reason = FinishReason.TOOL_CALLS
             num_reasoning = sum(isinstance(event, Reasoning) for event in events)
+            self.has_idle_work = "ahead" in text
             yield Finished(reason, Usage(10, len(events), num_reasoning, 0.1, 0.5))
         except GeneratorExit:
             self.was_stopped = True

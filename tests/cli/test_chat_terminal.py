@@ -128,6 +128,14 @@ def test_a_conversation_streams_folds_stops_and_ends(chat, tmp_path):
     assert history.stat().st_mode & 0o077 == 0
 
 
+def test_while_it_waits_for_a_message_the_model_reads_ahead(chat):
+    chat.type_at_prompt("ahead 1+2\r")
+    chat.wait_for("context 18 of 100")
+    chat.wait_for("read ahead")
+    chat.type("3+4\r")
+    assert "It is 7." in chat.wait_for("context 18 of 100")
+
+
 def test_alt_enter_makes_a_new_line_and_up_brings_the_message_back(chat):
     chat.type_at_prompt("1\x1b\r+2\r")
     assert "It is 3." in chat.wait_for("context 18 of 100")

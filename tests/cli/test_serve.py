@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 
 from qwen3.cli import options
+from qwen3.server.service import Service, Settings
 
 
 def test_it_prints_a_request_that_works_and_ends_cleanly_at_ctrl_c():
@@ -39,6 +40,22 @@ def test_an_address_that_is_taken_is_said_before_a_model_is_loaded(qwen3, monkey
         result = qwen3("serve", "--port", port)
     assert result.exit_code == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in result.stderr
+
+
+def test_its_options_reach_the_engine_and_the_service(qwen3, monkeypatch):
+    seen = {}
+
+    def attach(service, llm):
+        seen.update(vars(service.settings))
+        raise ValueError("seen")
+
+    monkeypatch.setattr(options, "load_llm", lambda model, **given: seen.update(given))
+    monkeypatch.setattr(Service, "attach", attach)
+    given = "--name qwen --max-requests 3 --max-wait 20 --keep-alive 7 --emit-reasoning --kv-tokens 4096 --no-speculate"
+    assert qwen3("serve", "--port", "0", *given.split()).stderr == "qwen3: seen\n"
+    wanted = {"names": ["qwen"], "max_requests": 3, "max_wait": 20, "keep_alive": 7, "emits_reasoning": True}
+    wanted |= {"kv_tokens": 4096, "speculate": False, "stall_seconds": Settings().stall_seconds}
+    assert seen.items() >= wanted.items()
 
 
 def test_without_the_packages_for_serving_it_says_how_to_get_them(qwen3, monkeypatch):

@@ -48,6 +48,17 @@ def test_every_operation_says_what_it_is_and_what_it_answers(document):
             assert errors["schema"], path
 
 
+def test_the_largest_seed_of_the_document_is_a_seed(document, scripted_url):
+    """The document's numbers are floats, among which 2**63 - 1 would be 2**63."""
+    schemas = document["components"]["schemas"]
+    for path, name in (("/v1/chat/completions", "ChatRequest"), ("/v1/responses", "ResponsesRequest")):
+        (seed,) = (form for form in schemas[name]["properties"]["seed"]["anyOf"] if form["type"] == "integer")
+        body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        for value in (seed["maximum"], seed["minimum"]):
+            response = HTTP.post(scripted_url + path, json=body | {"seed": int(value)})
+            assert response.status_code == 200, response.text
+
+
 def test_every_request_has_an_example_that_works(document, scripted_url):
     for path, operations in document["paths"].items():
         body = operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json")

@@ -51,8 +51,14 @@ def pipe_reader() -> Reader:
     return read
 
 
-def terminal_reader(commands: Sequence[str], on_toggle: Callable[[], None]) -> Reader:
-    """Messages from a line editor with history; Tab completes `commands`, Ctrl-T calls `on_toggle`."""
+def terminal_reader(
+    commands: Sequence[str], on_toggle: Callable[[], None], while_waiting: Callable[[Callable[[], bool]], None]
+) -> Reader:
+    """Messages from a line editor with history; Tab completes `commands`, Ctrl-T calls `on_toggle`.
+
+    Whenever no key waits, `while_waiting` is called in this thread; it gets a function that says whether one does, and
+    then should return soon.
+    """
     from prompt_toolkit import PromptSession
     from prompt_toolkit.application import run_in_terminal
     from prompt_toolkit.completion import WordCompleter
@@ -95,7 +101,7 @@ def terminal_reader(commands: Sequence[str], on_toggle: Callable[[], None]) -> R
         complete_while_typing=False,
         complete_style=CompleteStyle.READLINE_LIKE,
     )
-    return lambda: unquoted(session.prompt())
+    return lambda: unquoted(session.prompt(inputhook=lambda context: while_waiting(context.input_is_ready)))
 
 
 def _history_file() -> Path:

@@ -72,7 +72,17 @@ def _converse_on_terminal(session: ChatSession, screen: Screen) -> None:
         + (f"tools: {', '.join(tools)}\n" if tools else "")
         + "/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves\n"
     )
-    read = terminal_reader(list(COMMANDS), on_toggle=lambda: _attempt(lambda: expand(session, screen), screen))
+
+    def read_ahead(is_key_waiting: Callable[[], bool]) -> None:
+        """Compute what the next turn begins with, in steps so short that no key is felt to wait."""
+        while llm.has_idle_work and not is_key_waiting():
+            llm.idle_step()
+
+    read = terminal_reader(
+        list(COMMANDS),
+        on_toggle=lambda: _attempt(lambda: expand(session, screen), screen),
+        while_waiting=read_ahead,
+    )
     converse(session, screen, read, is_interactive=True)
 
 

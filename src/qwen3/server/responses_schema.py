@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from qwen3.grammar import Constraint
 from qwen3.server import limits
-from qwen3.server.schemas import Label, Schema, Strict, TokenLimit, Tokens, refused
+from qwen3.server.schemas import Label, Schema, Seed, Strict, TokenLimit, Tokens, refused
 
 
 class TextPart(Strict):
@@ -181,9 +181,7 @@ class ResponsesRequest(Strict):
 
     # Not OpenAI's.
     top_k: Annotated[int, Field(ge=-1, le=limits.TOKENS)] | None = Field(None, description="0 or -1 for all tokens.")
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
-        None, description="The same seed gives the same tokens."
-    )
+    seed: Seed | None = Field(None, description="The same seed gives the same tokens.")
     thinking_budget: Tokens | None = Field(None, description="Reasoning tokens after which the model must answer.")
     priority: Annotated[int, Field(ge=-limits.PRIORITY, le=limits.PRIORITY)] | None = Field(
         None, description="Lower runs earlier."

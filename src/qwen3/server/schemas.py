@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -60,6 +61,12 @@ TokenLimit = Annotated[int, Field(ge=1, le=limits.TOKENS)]
 Label = Annotated[str, Field(max_length=limits.LABEL_CHARS)]
 _Penalty = Annotated[float, Field(ge=-limits.PENALTY, le=limits.PENALTY)]
 _Repetition = Annotated[float, Field(ge=limits.REPETITION_PENALTY_MIN, le=limits.REPETITION_PENALTY)]
+Seed = Annotated[
+    int,
+    Field(ge=-(2**63), lt=2**63),
+    # The document's bounds are floats, among which this is the last before 2**63.
+    WithJsonSchema({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1024}),
+]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 _StopString = Annotated[str, Field(min_length=1, max_length=limits.STOP_CHARS)]
 StopStrings = Annotated[
@@ -126,7 +133,7 @@ class StructuredOutputs(Strict):
     json_object: bool | None = None
     regex: _GrammarText | None = None
     choice: Annotated[list[_StopString], Field(min_length=1, max_length=limits.GUIDED_CHOICES)] | None = None
-    grammar: _GrammarText | None = Field(None, description="In Lark's notation.")
+    grammar: _GrammarText | None = Field(None, description="In the notation of Lark or GBNF.")
 
     @property
     def constraints(self) -> list[Constraint]:
@@ -162,7 +169,7 @@ class Common(Strict):
         Annotated[dict[Annotated[str, Field(pattern=r"^[0-9]{1,7}$")], _Bias], Field(max_length=limits.LOGIT_BIASES)]
         | None
     ) = Field(None, description="Added to the logits of these token ids.")
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(
+    seed: Seed | None = Field(
         None, description="The same seed gives the same tokens; of n answers, the second takes seed + 1, and so on."
     )
     n_predict: Literal[-1] | TokenLimit | None = Field(None, description="Another name for max_tokens; -1 is no limit.")

@@ -30,7 +30,7 @@ from qwen3.server.worker import Stream, Unavailable, Work, Worker
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What an operator chooses."""
 
