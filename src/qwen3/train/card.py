@@ -280,7 +280,7 @@ def _reproduce(totals: Totals) -> Iterator[Block]:
         commit = code.get("commit", "commit unknown: not run from a checkout")
         rows.append(("code", f"{code['software']}, {commit}, SHA-256 of the sources {code['sha256']}"))
     yield _pairs(rows)
-    yield "The commands as they were given; each goes on where the one before stopped, with the same bits:"
+    yield "The commands as they were given; each goes on where the one before stopped:"
     commands = [attempt.command for attempt in totals.attempts]
     yield Code("\n".join(dict.fromkeys(commands)))
     yield "`qwen3 data trace` shows the documents of any step, `qwen3 ckpt verify` whether the files are those written."

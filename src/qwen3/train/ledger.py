@@ -91,6 +91,12 @@ def code_version() -> dict[str, str]:
     return version
 
 
+def _program() -> str:
+    """What was called: `python -m qwen3` is the command qwen3."""
+    path = Path(sys.argv[0])
+    return path.parent.name if path.name == "__main__.py" else path.name
+
+
 @dataclass(frozen=True)
 class Parent:
     """Where a run's first weights come from, if they were not drawn at random."""
@@ -149,7 +155,7 @@ class Ledger:
                 "name": name,
                 "recipe_sha256": recipe_sha256,
                 "code": {"software": software, **code_version()},
-                "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                "command": shlex.join([_program(), *sys.argv[1:]]),
                 "model": config.to_dict(),
                 "hardware": asdict(hardware or this_machine()),
                 "meters": {
