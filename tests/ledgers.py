@@ -21,7 +21,7 @@ class Steady:
 
 def begin(run, step, **options):
     options = {"recipe_sha256": "r" * 64, "meters": {"cpu": Steady()}, "hardware": MACHINE} | options
-    return Ledger(run, step, name="tiny", config=PRESETS["Qwen3-0.6B"], **options)
+    return Ledger(run, step, name="tiny", software="qwen3 0.1.0", config=PRESETS["Qwen3-0.6B"], **options)
 
 
 def work(book, first, last, *, stage="general", tokens=100):

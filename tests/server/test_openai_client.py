@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import openai
 import pydantic
@@ -187,9 +188,69 @@ def test_greedy_thinking_draws_a_warning(scripted_url, body, warns):
 # ---- Structured output and tools, as the client offers them -------------------------------------------------------
 
 
-class Weather(pydantic.BaseModel):
-    city: str
-    days: int
+class Sum(pydantic.BaseModel):
+    left: int
+    right: int
+
+
+OFF = {"reasoning_effort": "none", "max_tokens": 60, "temperature": 0}
+
+
+def test_the_clients_parse_gives_an_object_of_its_class(builtin_url):
+    client = client_of(builtin_url)
+    answer = client.chat.completions.parse(model="builtin", messages=SUM, response_format=Sum, **OFF)
+    assert isinstance(answer.choices[0].message.parsed, Sum)
+    with client.chat.completions.stream(model="builtin", messages=SUM, response_format=Sum, **OFF) as stream:
+        streamed = stream.get_final_completion().choices[0].message
+    assert streamed.parsed == answer.choices[0].message.parsed
+
+
+@pytest.mark.parametrize(
+    ("body", "pattern"),
+    [
+        ({"structured_outputs": {"choice": ["yes", "no"]}}, "yes|no"),
+        ({"structured_outputs": {"regex": "[0-9]{4}-x"}}, "[0-9]{4}-x"),
+        ({"structured_outputs": {"json": '{"const": 7}'}}, "7"),
+        ({"structured_outputs": {"grammar": 'start: "a" ("b"|"c") "d"'}}, "a[bc]d"),
+        ({"structured_outputs": {"json_object": True}}, r"\{.*"),
+        ({"response_format": {"type": "json_object"}}, r"\{.*"),
+        ({"response_format": {"type": "json_object", "schema": {"const": "42"}}}, '"42"'),
+        ({"json_schema": {"enum": [1, 2]}}, "[12]"),
+        ({"grammar": 'start: "x"'}, "x"),
+    ],
+)
+def test_each_way_to_ask_for_a_form_gives_it(builtin_url, body, pattern):
+    content = chat(client_of(builtin_url), SUM, extra_body=body, **OFF).choices[0].message.content
+    assert re.fullmatch(pattern, content, re.DOTALL)
+    text = complete(client_of(builtin_url), extra_body=body, temperature=0, max_tokens=60).choices[0].text
+    assert re.fullmatch(pattern, text, re.DOTALL)
+
+
+def test_a_form_that_cannot_be_compiled_is_400(builtin_url):
+    for form in ({"regex": "("}, {"grammar": "start: ("}, {"json": {"type": "hiccup"}}):
+        response = post(builtin_url, {"messages": SUM, "structured_outputs": form})
+        assert (response.status_code, response.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "now"}}])
+def test_a_call_that_is_asked_for_comes_streamed_and_not(builtin_url, choice):
+    client = client_of(builtin_url)
+    parameters = {"type": "object", "properties": {"on": {"type": "boolean"}}, "additionalProperties": False}
+    tools = [tool | {"function": tool["function"] | {"parameters": parameters}} for tool in TOOLS]
+    options = {"tools": tools, "tool_choice": choice, "parallel_tool_calls": False} | OFF
+    answer = chat(client, SUM, **options).choices[0]
+    (call, *_) = answer.message.tool_calls
+    assert answer.finish_reason == "tool_calls"
+    assert call.function.name in (["now"] if isinstance(choice, dict) else ["weather", "now"])
+    assert isinstance(json.loads(call.function.arguments), dict)
+    deltas = [
+        delta
+        for chunk in chat(client, SUM, stream=True, **options)
+        for delta in chunk.choices[0].delta.tool_calls or []
+        if delta.index == 0
+    ]
+    assert (deltas[0].function.name, deltas[0].type) == (call.function.name, "function")
+    assert "".join(delta.function.arguments or "" for delta in deltas) == call.function.arguments
 
 
 # ---- Completions --------------------------------------------------------------------------------------------------

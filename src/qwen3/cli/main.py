@@ -19,6 +19,9 @@ COMMANDS = {
     "tokenize": "text to token ids and back",
     "data": "build, inspect and trace pre-training data",
     "train": "train a model from a recipe",
+    "scaling": "plan sweeps, fit scaling laws, predict rate, batch and loss",
+    "card": "a model card from a run's ledger, or of a model",
+    "ckpt": "verify, compare and trace checkpoints",
     "doctor": "check this installation and this machine",
 }
 

@@ -53,16 +53,8 @@ def serve(
         float | None,
         typer.Option(
             min=0,
-            help="Refuse requests whose first token would take about this many seconds. Default: all may wait.",
-            rich_help_panel=_SERVER,
-            show_default=False,
-        ),
-    ] = None,
-    kv_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Tokens in the cache, of all requests and of what it remembers. Default: what memory gives.",
+            help="Seconds for which a request may have to wait for its first token; where it would be about more, it "
+            "is told to come back.",
             rich_help_panel=_SERVER,
             show_default=False,
         ),
@@ -154,6 +146,15 @@ def serve(
     kv: options.Kv = None,
     device: options.Device = "cpu",
     max_context: options.MaxContext = None,
+    kv_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens of all running requests and remembered prompts together. Default: what memory gives.",
+            rich_help_panel="Model",
+            show_default=False,
+        ),
+    ] = None,
     yarn: options.Yarn = None,
     revision: options.Revision = None,
     offline: options.Offline = False,
@@ -203,17 +204,17 @@ def serve(
         "revision": revision,
         "offline": offline,
     }
+    settings = {
+        "names": name or (),
+        "max_wait": max_wait,
+        "keep_alive": keep_alive,
+        "emits_reasoning": emit_reasoning,
+    }
     if ray:
         from qwen3.server.ray_app import Replicas
 
         port = listener.getsockname()[1]
         listener.close()  # Ray binds it anew
-        settings = {
-            "names": name or (),
-            "max_wait": max_wait,
-            "keep_alive": keep_alive,
-            "emits_reasoning": emit_reasoning,
-        }
         gpus = 0 if device == "cpu" else 1
         wanted = Replicas(*count, replica_cpus, gpus, max_requests, shutdown_timeout)
         serve_on_ray(model, llm_options, access | settings, wanted, host=host, port=port, address=ray_address)
@@ -224,15 +225,7 @@ def serve(
     from qwen3.server.service import Service, Settings
 
     log_to_stderr(log_level)
-    service = Service(
-        Settings(
-            names=name or (),
-            max_requests=max_requests,
-            max_wait=max_wait,
-            keep_alive=keep_alive,
-            emits_reasoning=emit_reasoning,
-        )
-    )
+    service = Service(Settings(max_requests=max_requests, **settings))
     app = application(service, **access)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with HttpServer(service, app, listener) as server:
@@ -273,7 +266,8 @@ def _print_address(service: Service, host: str, port: int, *, has_key: bool) -> 
     url = f"{page}v1"
     request = {"model": name, "messages": [{"role": "user", "content": "What is 17 + 25?"}]}
     key = " -H 'Authorization: Bearer KEY'" if has_key else ""
-    print(f"{name}: {llm.storage}, context {llm.max_context:,} tokens")
+    cache = f"; the cache holds {llm.cache_tokens:,}, for all requests together"
+    print(f"{name}: {llm.storage}, context {llm.max_context:,} tokens{cache}")
     print(f"Serving {url}, and a chat page at {page}. Ctrl-C to stop. Try:")
     print(f"  curl {url}/chat/completions -H 'Content-Type: application/json'{key} -d '{json.dumps(request)}'")
     sys.stdout.flush()

@@ -136,10 +136,7 @@ def print_plan(recipe: Recipe, devices: int, device: str, mfu: float) -> None:
             ("learning rate", f"{first:.2e}, at the end {last:.2e}"),
             ("FLOPs", f"{each.flops:.3g}"),
             ("memory", f"{readable_bytes(each.memory.total)} on each device: {split}"),
-            (
-                "days",
-                f"{each.days:,.1f}{'' if each.fits else f'; but its {each.rows:,} rows a step keep no more busy'}",
-            ),
+            ("days", f"{each.days:,.1f}" + ("" if each.rows >= devices else f", but only {each.rows} rows a step")),
         ]
     tokens, flops, days = (sum(getattr(each, name) for each in stages) for name in ("tokens", "flops", "days"))
     sections["in all"] = [

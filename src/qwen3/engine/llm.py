@@ -33,6 +33,7 @@ from qwen3.checkpoint.generation_config import load_generation_config
 from qwen3.checkpoint.gguf import GGUFFile
 from qwen3.checkpoint.hub import resolve
 from qwen3.checkpoint.load import Progress
+from qwen3.engine.blocks import BLOCK_TOKENS
 from qwen3.engine.capacity import plan_cache
 from qwen3.engine.engine import Engine, Load, chunk_of, make_pool
 from qwen3.engine.generation import Generation
@@ -453,6 +454,11 @@ class LLM:
     def idle_step(self) -> None:
         """While nothing runs: compute a little of how conversations will go on, so that their next turn finds it."""
         self._engine.idle_step()
+
+    @property
+    def cache_tokens(self) -> int:
+        """Positions of the cache, for all sequences that run or are remembered."""
+        return self._engine.blocks.capacity * BLOCK_TOKENS
 
     @property
     def load(self) -> Load:

@@ -70,21 +70,33 @@ class Stream:
     async def batches(self, idle: float | None = None) -> AsyncIterator[Batch]:
         """What came since the last batch, until each generation's Finished; an empty one if nothing came for `idle`
         seconds. Who asks late gets more at once. Raises EngineFailure."""
-        num_open = len(self.generations)
-        while num_open:
-            try:
-                async with asyncio.timeout(idle):
-                    await self._change.wait()
-            except TimeoutError:
-                yield []
-                continue
-            self._change.clear()
-            batch, self._arrived = self._arrived, []
-            if batch:
+        loop = asyncio.get_running_loop()
+        silent_since = loop.time()
+
+        def tick() -> None:
+            nonlocal timer
+            rest = silent_since + idle - loop.time()
+            if rest <= 0:
+                self._change.set()
+            timer = loop.call_later(rest if rest > 0 else idle, tick)
+
+        # One timer for the whole stream: a timeout for each batch would cost more than the batch.
+        timer = None if idle is None else loop.call_later(idle, tick)
+        try:
+            num_open = len(self.generations)
+            while num_open:
+                await self._change.wait()
+                self._change.clear()
+                silent_since = loop.time()
+                batch, self._arrived = self._arrived, []
                 num_open -= sum(isinstance(event, Finished) for _, event in batch)
-                yield batch
-            if self._failure is not None:
-                raise self._failure
+                if batch or self._failure is None:
+                    yield batch
+                if self._failure is not None:
+                    raise self._failure
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     async def events(self) -> AsyncIterator[Any]:
         """Events of the only generation as they come, and last Finished. Raises EngineFailure."""

@@ -95,7 +95,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = read_object(path / MANIFEST)
     except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from None
+        raise _damaged(path, f"{MANIFEST}: {error}") from None
     if missing := {"step", "recipe", "files"} - manifest.keys():
         raise _damaged(path, f"{MANIFEST} has no {', '.join(sorted(missing))}")
     return manifest

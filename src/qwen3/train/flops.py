@@ -3,8 +3,8 @@
 Counted are the matrix products, two operations for each multiply-add, as `torch.utils.flop_counter` counts them and
 papers report them: attention as the whole square of each document (the causal half that a kernel may skip is not
 subtracted), nothing for norms, activations, the embedding and the optimizer. The two counts of a training step differ
-by what is computed again: `model_flops` is what the mathematics needs and the numerator of MFU; `step_flops` is what
-runs. The module knows no tensors.
+by what is computed again: `model_flops` is what the mathematics needs, `step_flops` is what runs. The module knows no
+tensors.
 
 Shapes: T tokens, D hidden, F feed-forward, H query heads, K key-value heads, d head_dim, E experts, V vocabulary.
 """

@@ -7,8 +7,8 @@ done again: their tokens count once, and their time, operations and energy are c
 were used. What is lost is the time between the last step's line and the kill. Start and end lines hold the SHA-256 of
 all that stands before them, so a line that was changed later is found.
 
-Each process writes its own file with its own part of tokens and operations; totals are sums. All processes of an
-attempt name it equally. The module knows no tensors.
+Each process writes its own file; totals are sums, so either each gives its part of tokens and operations, or one gives
+the whole and the others nothing. All processes of an attempt name it equally. The module knows no tensors.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -30,7 +31,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import qwen3
 from qwen3.config import ModelConfig
 from qwen3.hardware import total_bytes
 from qwen3.strict_json import parse_object
@@ -74,13 +74,13 @@ def this_machine(gpus: tuple[str, ...] = ()) -> Hardware:
 
 
 def code_version() -> dict[str, str]:
-    """Version, SHA-256 of this package's sources, and the commit where it runs from a git checkout."""
-    root = Path(qwen3.__file__).parent
+    """SHA-256 of this package's sources, and the commit where it runs from a git checkout."""
+    root = Path(__file__).parents[1]
     total = hashlib.sha256()
     for file in sorted(root.rglob("*.py")):
         total.update(f"{file.relative_to(root).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    version = {"version": qwen3.__version__, "sha256": total.hexdigest()}
-    if (root.parents[1] / ".git").exists():
+    version = {"sha256": total.hexdigest()}
+    if (root.parents[1] / ".git").exists() and shutil.which("git"):
         git = ["git", "-C", str(root.parents[1])]
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
         changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
@@ -108,6 +108,7 @@ class Ledger:
         step: int,
         *,
         name: str,
+        software: str,
         recipe_sha256: str,
         config: ModelConfig,
         meters: Mapping[str, Meter],
@@ -115,9 +116,11 @@ class Ledger:
         parent: Parent | None = None,
         rank: int = 0,
         attempt: str | None = None,
+        began: float | None = None,
     ) -> None:
         """Begin an attempt of the run in the directory `run` at `step`. Ranks but the first are given `attempt`, which
-        all of them share. LedgerError if the directory holds another recipe's ledger."""
+        all of them share. `began` is when, by `time.monotonic`, if not now; the meters were made then. LedgerError if
+        the directory holds another recipe's ledger."""
         if rank and attempt is None:
             raise LedgerError(f"rank {rank} needs the name of the attempt that rank 0 chose: broadcast it")
         self.attempt = attempt or uuid.uuid4().hex
@@ -133,7 +136,8 @@ class Ledger:
             # What a kill left of a line.
             file.truncate(len(before))
         self._file, self._digest = path.open("ab"), hashlib.sha256(before)
-        self._clock, self._joules = time.monotonic(), {each: meter.joules() for each, meter in self._meters.items()}
+        self._clock = time.monotonic() if began is None else began
+        self._joules = dict.fromkeys(self._meters, 0.0)
         self._write(
             {
                 "kind": "start",
@@ -142,7 +146,7 @@ class Ledger:
                 "time": datetime.now(UTC).isoformat(timespec="seconds"),
                 "name": name,
                 "recipe_sha256": recipe_sha256,
-                "code": code_version(),
+                "code": {"software": software, **code_version()},
                 "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
                 "model": config.to_dict(),
                 "hardware": asdict(hardware or this_machine()),
@@ -156,8 +160,8 @@ class Ledger:
         )
 
     def record(self, step: int, *, stage: str, tokens: int, trained_tokens: int, flops: int) -> None:
-        """Step number `step` (from 1) is done. Tokens and operations are this process's part of it; time and energy are
-        all since the last line, evaluations and saves included."""
+        """Step number `step` (from 1) is done. Time and energy are all since the last line, evaluations and saves
+        included."""
         if step != self._step + 1:
             raise LedgerError(f"step {step} after step {self._step}: every step is recorded once")
         self._step = step

@@ -23,14 +23,14 @@ class StagePlan:
     memory: Estimate
     days: float
 
-    rows: int
-    """Rows of a step, the unit that is divided among devices."""
-    fits: bool
-    """Whether the devices can divide them."""
-
     @property
     def peak_rate(self) -> float:
         return max(rate for _, rate in self.stage.schedule)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a step: more devices than that have nothing to do."""
+        return self.tokens_per_step // self.sequence_length
 
 
 def plan(recipe: Recipe, devices: int, card: str, utilisation: float) -> list[StagePlan]:
@@ -51,21 +51,8 @@ def plan(recipe: Recipe, devices: int, card: str, utilisation: float) -> list[St
         flops = tokens * model_flops(recipe.model, [length]).total / length
         days = flops / (devices * speed * utilisation) / 86_400
         memory = _memory(recipe, stage, devices, length)
-        rows = tokens_per_step // length
-        plans.append(
-            StagePlan(
-                stage,
-                tokens,
-                tokens_per_step,
-                length,
-                recipe.rope_theta(number),
-                flops,
-                memory,
-                days,
-                rows,
-                rows % devices == 0,
-            )
-        )
+        theta = recipe.rope_theta(number)
+        plans.append(StagePlan(stage, tokens, tokens_per_step, length, theta, flops, memory, days))
     return plans
 
 

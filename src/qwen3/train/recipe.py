@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -170,7 +171,8 @@ def _tiny_stage(stage: Stage) -> Stage:
     else:
         length = stage.data.stage.sequence_length // 64
         tokens = max(1024, 2 * length)
-        smaller = replace(stage.data.stage, sequence_length=length, row_tokens=0, tokens_per_step=tokens)
+        pools = tuple(replace(pool, where=tuple(map(_tiny_rule, pool.where))) for pool in stage.data.stage.pools)
+        smaller = replace(stage.data.stage, sequence_length=length, row_tokens=0, tokens_per_step=tokens, pools=pools)
         data = replace(stage.data, stage=smaller, held_out_tokens=0)
     return replace(
         stage,
@@ -181,3 +183,8 @@ def _tiny_stage(stage: Stage) -> Stage:
         evaluate_every=min(stage.evaluate_every, 3),
         sample_every=min(stage.sample_every, 3),
     )
+
+
+def _tiny_rule(rule: str) -> str:
+    """A rule about lengths for documents a 64th as long; any other as it is."""
+    return re.sub(r"^(tokens\D+)(\d+)$", lambda found: f"{found[1]}{int(found[2]) // 64}", rule)

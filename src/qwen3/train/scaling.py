@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qwen3.train.step_law import learning_rate as step_law_rate
+
 HUBER = 1e-3
 SAMPLES = 200
 
@@ -108,8 +110,8 @@ class Laws:
 
 
 def step_law(parameters: float, tokens: float) -> tuple[float, float]:
-    """Learning rate and batch in tokens (arXiv 2503.04715)."""
-    return 1.79 * parameters**-0.713 * tokens**0.307, 0.58 * tokens**0.571
+    """Learning rate and batch in tokens (arXiv 2503.04715), the batch not rounded."""
+    return step_law_rate(parameters, tokens), 0.58 * tokens**0.571
 
 
 def deepseek(parameters: float, tokens: float) -> tuple[float, float]:
@@ -124,7 +126,7 @@ def deepseek(parameters: float, tokens: float) -> tuple[float, float]:
 def fit(runs: Sequence[Run], seed: int = 0) -> Laws:
     """The laws of runs of one kind and stage. Of the runs of one size and number of tokens the best one counts for the
     loss. ScalingError where there are too few for any law."""
-    best = _best(runs, lambda run: (run.parameters, run.tokens))
+    best = [min(same, key=lambda run: run.loss) for same in _clusters(runs)]
     random = np.random.default_rng(seed)
     sizes, lengths = len({run.parameters for run in best}), len({run.tokens for run in best})
     loss = fit_loss(best, random) if len(best) >= 6 and sizes >= 3 and lengths >= 3 else None
@@ -215,23 +217,41 @@ def _minimise(
 
 
 def optima(runs: Sequence[Run], of: str) -> list[tuple[float, float, float]]:
-    """(parameters, tokens, best value of `of`) for each size and number of tokens tried with 3 values or more.
+    """(parameters, tokens, best value of `of`) for each size and number of tokens for which 3 values or more were tried
+    with the same value of the other choice; of several such rows the one with the best run.
 
-    The vertex of a parabola in log-log through the best run and its neighbours; a best run at the edge of what was tried
-    says only that the optimum lies beyond, and is left out. The other choice is the best one for each value.
+    The vertex of a parabola in log-log through the best run and its neighbours. A best run at the edge of what was
+    tried says only that the optimum lies beyond, and is left out.
     """
+    other = "batch" if of == "learning_rate" else "learning_rate"
     found = []
-    pairs = sorted({(run.parameters, run.tokens) for run in runs})
-    for pair in pairs:
-        same = _best([run for run in runs if (run.parameters, run.tokens) == pair], lambda run: getattr(run, of))
-        same.sort(key=lambda run: getattr(run, of))
-        best = min(range(len(same)), key=lambda number: same[number].loss)
-        if not 0 < best < len(same) - 1:
+    for same in _clusters(runs):
+        rows: dict[int, list[Run]] = {}
+        for run in same:
+            # Whole sequences and steps make values that were meant to be equal differ a little.
+            rows.setdefault(round(50 * np.log(getattr(run, other))), []).append(run)
+        tried = [_best(row, lambda run: getattr(run, of)) for row in rows.values()]
+        tried = [row for row in tried if len(row) >= 3]
+        if not tried:
             continue
-        near = same[best - 1 : best + 2]
-        x, y = np.log([getattr(run, of) for run in near]), np.log([run.loss for run in near])
-        second, first, _ = np.polyfit(x - x[1], y, 2)
-        found.append((*pair, float(np.exp(x[1] - first / (2 * second)))))
+        row = min(tried, key=lambda row: min(run.loss for run in row))
+        row.sort(key=lambda run: getattr(run, of))
+        best = min(range(len(row)), key=lambda number: row[number].loss)
+        if 0 < best < len(row) - 1:
+            x, y = (np.log([getattr(run, name) for run in row[best - 1 : best + 2]]) for name in (of, "loss"))
+            second, first, _ = np.polyfit(x - x[1], y, 2)
+            found.append((row[best].parameters, row[best].tokens, float(np.exp(x[1] - first / (2 * second)))))
+    return found
+
+
+def _clusters(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs of one size whose tokens lie within 10%."""
+    found: list[list[Run]] = []
+    for run in sorted(runs, key=lambda run: (run.parameters, run.tokens)):
+        if found and found[-1][0].parameters == run.parameters and run.tokens <= 1.1 * found[-1][0].tokens:
+            found[-1].append(run)
+        else:
+            found.append([run])
     return found
 
 

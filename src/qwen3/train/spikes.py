@@ -11,6 +11,9 @@ from collections import deque
 from statistics import fmean, pstdev
 from typing import Any
 
+# Of the mean: a window of nearly equal values is no reason to call the next one a spike.
+_LEAST_DEVIATION = 0.01
+
 
 class DivergedError(ValueError):
     """Several steps in a row had to be skipped."""
@@ -69,7 +72,8 @@ def _judge(name: str, value: float, window: deque[float], sigmas: float) -> str:
         return f"{name} is {value}"
     if len(window) < window.maxlen:
         return ""
-    mean, deviation = fmean(window), pstdev(window)
+    mean = fmean(window)
+    deviation = max(pstdev(window), _LEAST_DEVIATION * abs(mean))
     if value > mean + sigmas * deviation:
         return f"{name} {value:.4g} is more than {sigmas:g} sigma above {mean:.4g}"
     return ""

@@ -1,0 +1,93 @@
+"""`qwen3 card` and `qwen3 ckpt`: what they print, and the code that they end with."""
+
+import json
+import shutil
+
+import pytest
+from ledgers import begin, work
+from safetensors.numpy import load_file, save_file
+
+
+@pytest.fixture
+def model(tiny_checkpoint, tmp_path):
+    directory = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint, directory)
+    return directory
+
+
+def test_card_in_all_forms(qwen3, tmp_path):
+    book = begin(tmp_path, 0)
+    work(book, 0, 2)
+    book.close()
+    assert qwen3("card", tmp_path).stdout.startswith("# Model card: tiny\n")
+    assert qwen3("card", tmp_path, "--html").stdout.startswith("<!doctype html>")
+    assert json.loads(qwen3("card", tmp_path, "--json").stdout)["sections"][1]["title"] == "Compute"
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n')
+    assert qwen3("card", tmp_path, "--out", tmp_path / "card.md").exit_code == 0
+    assert "(card-loss.svg)" in (tmp_path / "card.md").read_text()
+    assert (tmp_path / "card-loss.svg").read_text().startswith("<svg")
+    result = qwen3("card", tmp_path, "--grid", "50")
+    assert result.exit_code == 1
+    assert "--grid-source" in result.stderr
+
+
+def test_the_built_in_card(qwen3):
+    result = qwen3("card", "builtin")
+    assert result.exit_code == 0
+    assert "unknown: not recorded" in result.stdout
+
+
+def test_verify_fails_on_one_flipped_byte_and_names_the_file(qwen3, model):
+    assert "unknown: no digest" in qwen3("ckpt", "verify", model).stdout
+    assert qwen3("ckpt", "verify", model, "--record").exit_code == 0
+    assert qwen3("ckpt", "verify", model).exit_code == 0
+    data = bytearray((model / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (model / "model.safetensors").write_bytes(data)
+    result = qwen3("ckpt", "verify", model)
+    assert result.exit_code == 1
+    assert "model.safetensors" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "model.safetensors" in json.loads(qwen3("ckpt", "verify", model, "--json").stdout)["faults"][0]
+
+
+def test_diff_shows_the_tensor_that_changed(qwen3, model, tiny_checkpoint):
+    assert qwen3("ckpt", "diff", tiny_checkpoint, model).stdout == "nothing changed\n"
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"] * 2
+    save_file(tensors, model / "model.safetensors")
+    result = qwen3("ckpt", "diff", tiny_checkpoint, model, "--top", "1")
+    assert "model.norm.weight" in result.stdout
+    assert "1.000e+00" in result.stdout
+    assert "1 of " in result.stdout
+    (first, *_) = json.loads(qwen3("ckpt", "diff", tiny_checkpoint, model, "--json").stdout)["drifts"]
+    assert first["name"] == "model.norm.weight"
+    assert first["relative"] == pytest.approx(1)
+
+
+def test_log_shows_the_chain_of_a_run(qwen3, tmp_path):
+    from qwen3.checkpoint import integrity
+
+    parent = None
+    for step in (1, 2):
+        directory = tmp_path / f"step_{step}"
+        directory.mkdir()
+        manifest = {"step": step, "recipe": "r" * 64, "files": {}, "parent": parent}
+        (directory / "manifest.json").write_text(json.dumps(manifest))
+        parent = integrity.sha256(directory / "manifest.json")
+    text = qwen3("ckpt", "log", tmp_path).stdout
+    assert text.index("step 2") < text.index("from: step 1")
+    assert "no ledger" in text
+    work(begin(tmp_path, 0), 0, 2)
+    assert "first weights: drawn at random" in qwen3("ckpt", "log", tmp_path).stdout
+    (tmp_path / "step_1" / "manifest.json").write_text('{"step": 1, "files": {}}')
+    result = qwen3("ckpt", "verify", tmp_path)
+    assert result.exit_code == 1
+    assert "step_1" in result.stderr or "step 1" in result.stderr
+
+
+@pytest.mark.parametrize("words", [["ckpt", "log"], ["ckpt", "verify"], ["card"]])
+def test_what_is_not_there_is_one_line(qwen3, tmp_path, words):
+    result = qwen3(*words, tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,136 @@
+"""Model cards: every gap closed or said to be unknown, figures that are the ledger's, pages that load nothing."""
+
+import html.parser
+import json
+import re
+
+import pytest
+from ledgers import begin, work
+
+from qwen3.checkpoint.hub import resolve
+from qwen3.train import card, card_text, ledger, shares
+from qwen3.train.card import CardError, Table
+from qwen3.train.data.errors import DataError
+from qwen3.train.energy import Grid
+from qwen3.train.shares import DataShares, StageShares
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of five steps, one of them done twice, with shares, log and evaluation."""
+    work(begin(tmp_path, 0), 0, 3)
+    book = begin(tmp_path, 2)
+    work(book, 2, 5)
+    book.close()
+    labels = {"source": {"tales | <b>": 400, "notes": 100}, "language": {"en": 450, "de": 50}}
+    shares.saved.write(tmp_path / shares.NAME, DataShares((StageShares("general", 0, 5, 500, labels, "d" * 64),)))
+    with (tmp_path / "log.jsonl").open("w") as log:
+        for step in range(1, 6):
+            log.write(json.dumps({"step": step, "loss": 5 / step, "held_out_loss": 1.5 if step == 4 else None}) + "\n")
+    (tmp_path / "evaluation.json").write_text(json.dumps({"sums": {"thinking": 0.956}}))
+    return tmp_path
+
+
+def table(made, title, number=0):
+    section = next(each for each in made.sections if each.title == title)
+    return [block for block in section.blocks if isinstance(block, Table)][number]
+
+
+def test_a_runs_card_holds_the_ledgers_figures(run):
+    made = card.of(run, "tiny", Grid(100, "made up", 1.5))
+    assert [each.title for each in made.sections] == [
+        "Model",
+        "Compute",
+        "Training data",
+        "Training curve",
+        "Reproduce",
+        "Lineage",
+        "Evaluation",
+        "Limits",
+    ]
+    compute = dict(table(made, "Compute").rows)
+    totals = ledger.read(run)
+    kwh = 1.5 * totals.used.joules["cpu"] / 3.6e6
+    assert compute["energy"] == f"{kwh:.4g} kWh, give or take {kwh / 10:.2g}"
+    assert compute["carbon"].startswith(f"{100 * kwh:.4g} g CO2e")
+    assert compute["carbon by"] == "100 g CO2e a kWh: made up; overhead x 1.5"
+    assert compute["floating-point operations"].startswith("6000,")
+    assert compute["of these done twice"].startswith("100 tokens")
+    assert compute["energy by"] == "cpu: made up"
+    text = card_text.markdown(made)
+    for words in ("r" * 64, totals.attempts[0].code["sha256"], "0.956", "exactly 500 tokens", "stopped or killed"):
+        assert words in text
+
+
+def test_shares_add_up_to_the_exact_tokens_of_the_ledger(run):
+    rows = table(card.of(run, "tiny"), "Training data").rows
+    assert sum(int(row[1].replace(",", "")) for row in rows[:-1]) == ledger.read(run).kept.tokens == 500
+    assert rows[-1] == ("total", "500", "100%")
+    value = json.loads((run / shares.NAME).read_text())
+    value["stages"][0]["labels"]["source"]["notes"] = 99
+    (run / shares.NAME).write_text(json.dumps(value))
+    with pytest.raises(DataError, match="by source"):
+        card.of(run, "tiny")
+    value["stages"][0]["labels"] = {}
+    value["stages"][0]["tokens"] = 499
+    (run / shares.NAME).write_text(json.dumps(value))
+    with pytest.raises(CardError, match="counts 499 tokens, but the ledger 500"):
+        card.of(run, "tiny")
+
+
+class Loads(html.parser.HTMLParser):
+    """Collects what a page would fetch or run, and checks that its tags are closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.open = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.found += [(tag, name, value) for name, value in attributes if name in ("src", "href", "onload", "data")]
+        if tag in ("script", "link", "iframe", "object", "img"):
+            self.found.append(tag)
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_loads_nothing_and_is_well_formed(run):
+    page = card_text.html(card.of(run, "tiny <script>"))
+    loads = Loads()
+    loads.feed(page)
+    assert loads.found == []
+    assert loads.open == []
+    assert "url(" not in page
+    assert "tales | &lt;b&gt;" in page
+    assert page.count("<svg") == 3
+
+
+def test_markdown_escapes_cells_and_links_its_charts(run):
+    made = card.of(run, "tiny")
+    text = card_text.markdown(made, "card-")
+    assert "| tales \\| <b> | 400 | 80.00% |" in text
+    linked = re.findall(r"\]\((.*?)\)", text)
+    assert linked == [f"card-{chart.name}.svg" for chart in card_text.pictures(made)]
+    assert len(linked) == 3
+
+
+def test_the_built_in_models_card_says_what_is_unknown():
+    made = card.of(resolve("builtin"), "builtin")
+    compute = dict(table(made, "Compute").rows)
+    for what in ("floating-point operations", "energy", "carbon"):
+        assert compute[what] == card.UNKNOWN
+    assert "15.1 million" in dict(table(made, "Training data").rows)["tokens"]
+    assert "95.6% right" in card_text.markdown(made)
+
+
+def test_a_model_without_any_record_is_unknown_everywhere(tiny_checkpoint):
+    made = card.of(tiny_checkpoint, "tiny")
+    for title in ("Compute", "Training data", "Reproduce", "Lineage"):
+        assert {value for _, value in table(made, title).rows} == {card.UNKNOWN}
+
+
+def test_what_is_neither_a_run_nor_a_model_is_refused(tmp_path):
+    with pytest.raises(CardError, match="neither a run"):
+        card.of(tmp_path, "nothing")

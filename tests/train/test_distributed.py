@@ -1,0 +1,136 @@
+"""Two processes compute what one does, on the same data, and read each other's checkpoints."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training import record_rows, short, state, three_stages
+
+from qwen3.train import checkpoint
+from qwen3.train.data.errors import DataError
+from qwen3.train.distribute import World
+from qwen3.train.trainer import Trainer
+
+PROCESS = Path(__file__).parents[1] / "training_process.py"
+
+
+def two_processes(jobs: list[dict], file: Path) -> list[dict]:
+    """What the jobs' reports were, and the rows of both processes together."""
+    file.write_text(json.dumps(jobs))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common |= {"PYTHONPATH": os.pathsep.join(["src", *sys.path]), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(PROCESS), str(file)],
+            env=common | {"RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=PROCESS.parents[1],
+        )
+        for rank in range(2)
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+    seen = [json.loads(file.with_suffix(f".{rank}.json").read_text()) for rank in range(2)]
+    for first, second in zip(*seen, strict=True):
+        assert [r["loss"] for r in first["reports"]] == [r["loss"] for r in second["reports"]]
+        first["rows"] = {int(step): sorted(rows + second["rows"][step]) for step, rows in first["rows"].items()}
+    return seen[0]
+
+
+def one_process(recipe, run: Path, stop: int | None = None):
+    trainer = Trainer(recipe, run)
+    rows = record_rows(trainer)
+    reports = []
+    for report in trainer.run():
+        reports.append(report)
+        if report.step == stop:
+            break
+    return reports, {step: sorted(each) for step, each in rows.items()}
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory):
+    """The same runs on one process and on two, and one that changes: 2 processes, 1, and 2 again."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "elastic").mkdir()
+
+    def job(**job):
+        return {"data": str(data), **job}
+
+    jobs = [
+        job(run=str(folder / "two")),
+        job(run=str(folder / "two-muon"), optimizer="muon"),
+        job(run=str(folder / "two-moe"), size="30B-A3B"),
+        job(run=str(folder / "elastic"), stop=3),
+    ]
+    two = two_processes(jobs, folder / "first.json")
+    dense, moe = short(three_stages(data)), short(three_stages(data, "30B-A3B"))
+    one = [
+        one_process(dense, folder / "one"),
+        one_process(replace(dense, optimizer="muon"), folder / "one-muon"),
+        # The count of the experts' choices grows over micro-batches: one of both processes' rows is the same.
+        one_process(moe.each_stage(tokens_per_micro_batch=1024), folder / "one-moe"),
+    ]
+    elastic = [two[3], None, None]
+    reports, rows = one_process(dense, folder / "elastic", stop=6)
+    elastic[1] = {"reports": [vars(report) for report in reports], "rows": rows}
+    elastic[2] = two_processes([job(run=str(folder / "elastic"))], folder / "second.json")[0]
+    return folder, one, two, elastic
+
+
+@pytest.mark.parametrize(("number", "bound"), [(0, 1e-6), (1, 1e-4), (2, 1e-6)], ids=["adamw", "muon", "experts"])
+def test_two_processes_train_as_one_does(runs, number, bound):
+    _, one, two, _ = runs
+    reports, rows = one[number]
+    assert len(reports) == 9
+    assert two[number]["rows"] == rows
+    for alone, together in zip(reports, two[number]["reports"], strict=True):
+        assert together["loss"] == pytest.approx(alone.loss, rel=bound)
+        assert together["gradient_norm"] == pytest.approx(alone.gradient_norm, rel=100 * bound)
+        for field in ("held_out_loss", "balance"):
+            assert (together[field] is None) == (getattr(alone, field) is None)
+            assert together[field] is None or together[field] == pytest.approx(getattr(alone, field), rel=bound)
+
+
+def test_the_number_of_processes_may_change_and_the_data_do_not(runs):
+    folder, one, _, elastic = runs
+    reports, rows = one[0]
+    assert {step: each for part in elastic for step, each in part["rows"].items()} == rows
+    losses = [report["loss"] for part in elastic for report in part["reports"]]
+    assert losses == pytest.approx([report.loss for report in reports], rel=1e-5)
+    sizes = [
+        json.loads((folder / "elastic" / f"step_{n}" / "manifest.json").read_text())["world_size"] for n in (3, 6, 9)
+    ]
+    assert sizes == [2, 1, 2]
+
+
+def test_the_exported_model_of_two_processes_is_that_of_one(runs):
+    folder, *_ = runs
+    weights = load_file(folder / "two" / "model" / "model.safetensors")
+    alone = state(folder / "one" / "step_9")
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight.float(), alone[f"parameter.{name}"], rtol=0.01, atol=1e-4)
+
+
+def test_each_checkpoint_names_its_parent(runs):
+    folder, *_ = runs
+    steps = [folder / "elastic" / f"step_{n}" for n in (3, 6, 9)]
+    parents = [json.loads((step / "manifest.json").read_text())["parent"] for step in steps]
+    assert parents == [None, *(checkpoint.sha256(step / "manifest.json") for step in steps[:-1])]
+
+
+def test_a_number_of_processes_that_cannot_divide_a_step_is_refused(data, tmp_path):
+    with pytest.raises(DataError, match="cannot be divided among 3 processes"):
+        Trainer(three_stages(data), tmp_path, world=World(0, 3))

@@ -1,0 +1,83 @@
+"""The plan of a run: operations against torch's own counter, the public laws, the recipes of every size."""
+
+import math
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers_models import reference_pair
+
+from qwen3.cli.train import print_plan
+from qwen3.hardware import peak_flops
+from qwen3.train import step_law
+from qwen3.train.attend import ShortAttend
+from qwen3.train.flops import training_flops_per_token
+from qwen3.train.plan import plan
+
+PRETRAIN = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "pretrain.py"))
+
+
+@pytest.mark.parametrize("moe", [False, True], ids=["dense", "sparse"])
+def test_operations_are_those_that_torch_counts(moe):
+    _, model = reference_pair(moe=moe)
+    length = 64
+    tokens = torch.randint(0, 320, (length,), generator=torch.Generator().manual_seed(0))
+    with FlopCounterMode(display=False) as counter:
+        hidden = model(tokens, torch.arange(length), ShortAttend([length]))
+        model.logits(hidden).sum().backward()
+    # Plain products of attention make the full square, of which causal kernels need little more than half.
+    config = model.config
+    square = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * (length - (length + 1) / 2)
+    expected = length * (training_flops_per_token(config, length) + square)
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("size", PRETRAIN["SIZES"])
+def test_every_size_has_the_three_stages(size):
+    recipe = PRETRAIN["recipe"](size)
+    general, reasoning, long_context = recipe.stages
+    plans = plan(recipe, 64, "H100", 0.4)
+    assert [each.tokens for each in plans] == pytest.approx([30.5e12, 5e12, 0.5e12], rel=1e-4)
+    assert [each.sequence_length for each in plans] == [4096, 4096, 32_768]
+    assert [each.rope_theta for each in plans] == [1e4, 1e4, 1e6]
+    assert [pool.share for pool in long_context.data.stage.pools] == [0.75, 0.25]
+    for stage, following in ((general, reasoning), (reasoning, long_context)):
+        assert stage.schedule[-1][1] == following.schedule[0][1]
+    assert recipe.tiny().steps == 18
+    assert recipe.digest == PRETRAIN["recipe"](size, "elsewhere").digest
+
+
+def test_step_law_gives_the_one_published_batch_and_nearly_its_rate():
+    assert step_law.batch_tokens(3.5e12) == 2048 * 4096
+    assert step_law.learning_rate(1_409_410_048, 3.5e12) == pytest.approx(4.5e-3, rel=0.2)
+
+
+def test_memory_falls_with_devices_and_days_with_their_number():
+    recipe = PRETRAIN["recipe"]("4B")
+    one, many = plan(recipe, 1, "H100", 0.4)[0], plan(recipe, 64, "H100", 0.4)[0]
+    assert one.days == pytest.approx(64 * many.days)
+    assert one.memory.optimizer == pytest.approx(64 * many.memory.optimizer, rel=1e-6)
+    assert one.memory.total > 70 * 2**30 > many.memory.total
+    whole = plan(replace(recipe, recompute=False), 64, "H100", 0.4)[0]
+    assert whole.memory.activations > 3 * many.memory.activations
+
+
+def test_the_printed_plan_has_every_stage_and_says_when_rows_are_too_few(capsys):
+    print_plan(PRETRAIN["recipe"]("235B-A22B"), 1024, "H100", 0.4)
+    printed = capsys.readouterr().out
+    assert "235,093,634,560 parameters, 22,190,763,520 of them for a token" in printed
+    assert all(stage in printed for stage in ("general\n", "reasoning\n", "long-context\n"))
+    assert "only 64 rows a step" in printed
+
+
+def test_cards_are_known_by_the_names_that_drivers_give():
+    assert peak_flops("NVIDIA H100 80GB HBM3") == peak_flops("H100") == 989e12
+    assert peak_flops("NVIDIA L40S") == 362e12
+    assert peak_flops("NVIDIA GeForce RTX 4090") == 165e12
+    assert peak_flops("cpu") is None
+    with pytest.raises(ValueError, match="nominal speed of 'abacus'"):
+        plan(PRETRAIN["recipe"](), 1, "abacus", 0.4)
+    assert math.isfinite(plan(PRETRAIN["recipe"](), 1, "a100", 1.0)[0].days)

@@ -1,0 +1,66 @@
+"""Sweeps: what is planned, what it costs, and files that are read back."""
+
+import json
+
+import pytest
+
+from qwen3.config import ModelConfig
+from qwen3.presets import PRESETS
+from qwen3.train import sweep
+from qwen3.train.flops import model_flops
+from qwen3.train.scaling import ScalingError, fit
+
+
+@pytest.mark.parametrize("name", ["Qwen3-4B", "Qwen3-30B-A3B"])
+def test_a_plan_is_a_star_around_each_model_and_length_with_its_cost(name):
+    target = PRESETS[name]
+    runs = list(sweep.plan(target, [128, 256], [10, 20], [0.5, 1, 2], [0.5, 1, 2], sequence_length=128))
+    assert len(runs) == 2 * 2 * 5
+    assert [run.flops for run in runs] == sorted(run.flops for run in runs)
+    assert len({run.name for run in runs}) == len(runs)
+    for run in runs:
+        model = ModelConfig.from_dict(run.model)
+        assert run.kind == ("moe" if target.is_moe else "dense")
+        assert model.num_experts == target.num_experts
+        assert run.parameters == sweep.size_of(model)
+        assert run.tokens == run.steps * run.batch
+        assert run.flops == model_flops(model, [128] * (run.tokens // 128)).total
+    sizes = sorted({run.parameters for run in runs})
+    assert sizes[1] > 3 * sizes[0]
+
+
+def test_a_width_that_is_none_is_refused():
+    for width in (100, 10_240):
+        with pytest.raises(ScalingError, match="multiple of 16"):
+            sweep.smaller(PRESETS["Qwen3-4B"], width)
+
+
+def test_only_runs_with_a_loss_are_read_and_laws_come_back(tmp_path):
+    runs = list(sweep.plan(PRESETS["Qwen3-0.6B"], [128, 192, 256], [10, 20, 40], [0.5, 1, 2], [0.5, 1, 2]))
+    path = tmp_path / "plan.jsonl"
+    sweep.write_plan(path, runs)
+    with pytest.raises(ScalingError, match="no run with a loss"):
+        sweep.read_runs(path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line["loss"] = 1.7 + 400 / line["parameters"] ** 0.34 + 400 / line["tokens"] ** 0.28 if number else None
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    read = sweep.read_runs(path)
+    assert len(read) == len(runs) - 1
+    laws = {("dense", "general"): fit(read)}
+    sweep.write_laws(tmp_path / "laws.json", laws)
+    (back,) = sweep.read_laws(tmp_path / "laws.json").values()
+    assert back.loss(1e9, 1e11) == laws["dense", "general"].loss(1e9, 1e11)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [('{"loss": 1}', "parameters is None"), ("{", "line 1"), ('{"loss": -1, "parameters": 1}', "tokens")],
+)
+def test_a_line_that_is_no_run_is_named(tmp_path, line, named):
+    (tmp_path / "runs.jsonl").write_text(line + "\n")
+    with pytest.raises(ScalingError, match=named):
+        sweep.read_runs(tmp_path / "runs.jsonl")
+    (tmp_path / "laws.json").write_text('{"laws": [{"kind": "dense", "stage": "general", "loss": {}}]}')
+    with pytest.raises(ScalingError, match="no laws"):
+        sweep.read_laws(tmp_path / "laws.json")

@@ -1,0 +1,44 @@
+"""One of several training processes: runs the jobs of a JSON file and writes what it saw.
+
+    RANK=0 WORLD_SIZE=2 MASTER_ADDR=... MASTER_PORT=... python training_process.py JOBS.json
+
+A job: the data set, the recipe's size and optimizer, tokens_per_micro_batch, the run's directory, the step to stop at.
+"""
+
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch.distributed as dist
+from training import record_rows, short, three_stages
+
+from qwen3.train.trainer import Trainer
+
+
+def main() -> None:
+    jobs = Path(sys.argv[1])
+    seen = []
+    for job in json.loads(jobs.read_text()):
+        recipe = short(three_stages(Path(job["data"]), job.get("size", "0.6B")))
+        recipe = replace(recipe, optimizer=job.get("optimizer", "adamw")).each_stage(
+            tokens_per_micro_batch=job.get("micro", 512)
+        )
+        trainer = Trainer(recipe, Path(job["run"]))
+        rows = record_rows(trainer)
+        reports = []
+        for report in trainer.run():
+            reports.append(asdict(report))
+            if report.step == job.get("stop"):
+                break
+        if trainer.step == recipe.steps:
+            trainer.export(Path(job["run"]) / "model")
+        seen.append({"reports": reports, "rows": rows})
+    rank = dist.get_rank()
+    jobs.with_suffix(f".{rank}.json").write_text(json.dumps(seen))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
