@@ -22,6 +22,7 @@ def test_card_in_all_forms(qwen3, tmp_path):
     assert qwen3("card", tmp_path).stdout.startswith("# Model card: tiny\n")
     assert qwen3("card", tmp_path, "--html").stdout.startswith("<!doctype html>")
     assert json.loads(qwen3("card", tmp_path, "--json").stdout)["sections"][1]["title"] == "Compute"
+    assert "## Training curve" not in qwen3("card", tmp_path).stdout
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n')
     assert qwen3("card", tmp_path, "--out", tmp_path / "card.md").exit_code == 0
     assert "(card-loss.svg)" in (tmp_path / "card.md").read_text()
@@ -29,6 +30,17 @@ def test_card_in_all_forms(qwen3, tmp_path):
     result = qwen3("card", tmp_path, "--grid", "50")
     assert result.exit_code == 1
     assert "--grid-source" in result.stderr
+
+
+def test_a_record_goes_into_a_model_and_nowhere_else(qwen3, model, tmp_path):
+    book = begin(tmp_path, 0)
+    work(book, 0, 2)
+    book.close()
+    assert qwen3("card", tmp_path, "--record", model).exit_code == 0
+    assert "| floating-point operations | 2000, from the shapes" in qwen3("card", model).stdout
+    result = qwen3("card", tmp_path, "--record", tmp_path)
+    assert result.exit_code == 1
+    assert "no model" in result.stderr
 
 
 def test_the_built_in_card(qwen3):

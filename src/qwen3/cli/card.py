@@ -30,6 +30,10 @@ def card(
     overhead: Annotated[
         float, typer.Option(min=1, help="Power usage effectiveness of the building; 1 counts the machines alone.")
     ] = 1.0,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL", help="Write training.json into a model that the run made: its card by itself."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """A model card: compute, energy, carbon, exact data shares, how to reproduce, lineage, evaluation, limits.
@@ -51,6 +55,13 @@ def card(
     if (grid is None) != (grid_source is None):
         raise ValueError("--grid and --grid-source belong together: a factor without its source says nothing")
     factor = Grid(overhead=overhead) if grid is None else Grid(grid, grid_source, overhead)
+    if record is not None:
+        if not (record / "config.json").is_file():
+            raise ValueError(f"{record} is no model: it has no config.json")
+        text = json.dumps(cards.record(where, factor), indent=1, ensure_ascii=False)
+        (record / cards.TRAINING).write_text(text + "\n", encoding="utf-8")
+        print(f"the record is in {record / cards.TRAINING}")
+        return
     if name is None:
         name = ledger.read(where).name if ledger.exists(where) else Path(path).resolve().name
     made = cards.of(where, name, factor)

@@ -79,10 +79,10 @@ def of(path: Path, name: str, grid: Grid | None = None) -> Card:
     config = ModelConfig.from_dict(totals.model) if totals else ModelConfig.load(model)
     recorded = read_object(model / TRAINING) if model and (model / TRAINING).is_file() else {}
     counted = shares.read(path)
+    stale = 0
     if totals and counted and counted.tokens != totals.kept.tokens:
-        raise CardError(
-            f"{path / shares.NAME} counts {counted.tokens:,} tokens, but the ledger {totals.kept.tokens:,}: count again"
-        )
+        # The run went on after they were counted.
+        counted, stale = None, counted.tokens
     made = [Section("Model", (_pairs(_model_rows(config)),))]
     if totals:
         made.append(Section("Compute", tuple(_compute(totals, grid or Grid()))))
@@ -90,7 +90,7 @@ def of(path: Path, name: str, grid: Grid | None = None) -> Card:
         unknown = ["hardware", "device-hours", "floating-point operations", "energy", "carbon"]
         made.append(_recorded("Compute", recorded, unknown))
     made.append(
-        Section("Training data", tuple(_data(counted, totals)))
+        Section("Training data", tuple(_data(counted, totals, stale)))
         if totals or counted
         else _recorded("Training data", recorded, ["tokens", "sources and their shares", "languages and their shares"])
     )
@@ -107,6 +107,27 @@ def of(path: Path, name: str, grid: Grid | None = None) -> Card:
     made.append(Section("Evaluation", tuple(_evaluation([path, *([model] if model else [])], recorded))))
     made.append(Section("Limits", tuple(_limits(totals, counted, recorded))))
     return Card(f"Model card: {name}", tuple(made))
+
+
+def record(run: Path, grid: Grid | None = None) -> dict[str, dict[str, str]]:
+    """What `training.json` of a model that `run` made should hold, so that its card needs no ledger."""
+    found: dict[str, dict[str, str]] = {}
+    for section in of(run, "", grid).sections:
+        if section.title not in ("Compute", "Training data", "Reproduce", "Lineage"):
+            continue
+        rows = found.setdefault(section.title, {})
+        for block in section.blocks:
+            if isinstance(block, Table) and block.columns[1:] == ("tokens", "share"):
+                label = {"source": "sources", "language": "languages"}.get(block.columns[0], block.columns[0])
+                *values, total = block.rows
+                rows["tokens"] = f"{total[1]}, counted from the documents of every step"
+                rows[f"{label} and their shares"] = "; ".join(f"{name} {n} ({share})" for name, n, share in values)
+            elif isinstance(block, Table):
+                for name, *values in block.rows:
+                    label = f"{block.columns[0]}: {name}" if block.columns[0] else name
+                    named = zip(block.columns[1:], values, strict=True)
+                    rows[label] = "; ".join(f"{column} {value}".strip() for column, value in named)
+    return found
 
 
 def _pairs(rows: Rows) -> Table:
@@ -197,9 +218,11 @@ def _twice(totals: Totals) -> str:
 # ---- Data -----------------------------------------------------------------------------------------------------
 
 
-def _data(counted: DataShares | None, totals: Totals | None) -> Iterator[Block]:
+def _data(counted: DataShares | None, totals: Totals | None, stale: int) -> Iterator[Block]:
     if counted is None:
         yield f"The steps saw {totals.kept.tokens:,} tokens. Their shares by source, language and label: {UNKNOWN}."
+        if stale:
+            yield f"Shares were counted when the run had {stale:,} tokens; its command counts again when it ends."
         return
     yield (
         f"The steps saw exactly {counted.tokens:,} tokens, counted from the documents of every step. Each table adds "
@@ -223,8 +246,8 @@ def _data(counted: DataShares | None, totals: Totals | None) -> Iterator[Block]:
     }
     if origins:
         yield Table(("source", "licence", "URL", "commit"), tuple(sorted(origins)))
-    digests = sorted({stage.dataset_sha256 for stage in counted.stages})
-    yield f"SHA-256 of all token ids of the data set: {', '.join(digests)}."
+    if digests := sorted({stage.dataset_sha256 for stage in counted.stages if stage.dataset_sha256}):
+        yield f"SHA-256 of all token ids of the data set: {', '.join(digests)}."
 
 
 def _log_chart(path: Path) -> Chart | None:
@@ -257,18 +280,18 @@ def _reproduce(totals: Totals) -> Iterator[Block]:
         commit = code.get("commit", "commit unknown: not run from a checkout")
         rows.append(("code", f"{code['software']}, {commit}, SHA-256 of the sources {code['sha256']}"))
     yield _pairs(rows)
-    yield "The commands as they were given; each goes on where the one before stopped, with the same bits:"
+    yield "The commands as they were given; each goes on where the one before stopped:"
     commands = [attempt.command for attempt in totals.attempts]
     yield Code("\n".join(dict.fromkeys(commands)))
     yield "`qwen3 data trace` shows the documents of any step, `qwen3 ckpt verify` whether the files are those written."
 
 
 def _lineage(path: Path, totals: Totals) -> Iterator[Block]:
+    parents = "none: first weights drawn at random by the recipe's seed"
     if totals.parent:
         step = "" if totals.parent.step is None else f", step {totals.parent.step:,}"
-        yield f"First weights: {totals.parent.location}{step}, SHA-256 {totals.parent.digest}."
-    else:
-        yield "First weights: drawn at random by the recipe's seed."
+        parents = f"{totals.parent.location}{step}, SHA-256 {totals.parent.digest}"
+    yield _pairs([("parents", parents)])
     rows = [
         (
             attempt.time,
@@ -308,7 +331,7 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
 def _limits(totals: Totals | None, counted: DataShares | None, recorded: Mapping[str, Any]) -> Iterator[Block]:
     yield from recorded.get("Limits", [])
     if totals is None:
-        yield "No ledger was kept while this model was trained: what is unknown above its files cannot tell."
+        yield "There is no ledger beside this model: what is unknown above its files cannot tell."
         return
     if not all(attempt.ended for attempt in totals.attempts):
         yield "Time and energy between the last step of an attempt that was killed and the kill are not counted."

@@ -23,8 +23,8 @@ def markdown(card: Card, charts_at: str | None = None) -> str:
     """The card as text; pictures are linked as NAME.svg below `charts_at`, or left out where that is None."""
     parts = [f"# {card.title}"]
     for section in card.sections:
-        parts.append(f"## {section.title}")
-        parts += [text for block in section.blocks if (text := _markdown(block, charts_at))]
+        if texts := [text for block in section.blocks if (text := _markdown(block, charts_at))]:
+            parts += [f"## {section.title}", *texts]
     return "\n\n".join(parts) + "\n"
 
 

@@ -48,7 +48,8 @@ class LedgerError(ValueError):
 
 @dataclass(frozen=True)
 class Hardware:
-    """The machine of one process. `devices` are what device-hours count: its GPUs, or itself where it has none."""
+    """The machine of one process. `devices` are what device-hours count: its GPUs, or the machine where it has none.
+    Of several processes on one machine, one has its `cores` and the others 0."""
 
     processor: str
     cores: int
@@ -57,7 +58,7 @@ class Hardware:
 
     @property
     def devices(self) -> int:
-        return len(self.gpus) or 1
+        return len(self.gpus) or int(self.cores > 0)
 
     @property
     def text(self) -> str:
@@ -65,12 +66,13 @@ class Hardware:
         return f"{gpus}{self.cores} cores of {self.processor}, {self.memory_bytes / 2**30:.0f} GiB"
 
 
-def this_machine(gpus: tuple[str, ...] = ()) -> Hardware:
+def this_machine(gpus: tuple[str, ...] = (), *, has_cores: bool = True) -> Hardware:
     """The machine that this runs on, with the names of the GPUs in use; cores are those this process may use."""
     cpuinfo = Path("/proc/cpuinfo")
     named = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Hardware(named[1] if named else platform.processor() or platform.machine(), cores, total_bytes(), gpus)
+    processor = named[1] if named else platform.processor() or platform.machine()
+    return Hardware(processor, cores if has_cores else 0, total_bytes(), gpus)
 
 
 def code_version() -> dict[str, str]:
@@ -87,6 +89,12 @@ def code_version() -> dict[str, str]:
         if commit.returncode == 0:
             version["commit"] = commit.stdout.strip() + (" with changes" if changed.stdout.strip() else "")
     return version
+
+
+def _program() -> str:
+    """What was called: `python -m qwen3` is the command qwen3."""
+    path = Path(sys.argv[0])
+    return path.parent.name if path.name == "__main__.py" else path.name
 
 
 @dataclass(frozen=True)
@@ -147,7 +155,7 @@ class Ledger:
                 "name": name,
                 "recipe_sha256": recipe_sha256,
                 "code": {"software": software, **code_version()},
-                "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                "command": shlex.join([_program(), *sys.argv[1:]]),
                 "model": config.to_dict(),
                 "hardware": asdict(hardware or this_machine()),
                 "meters": {
