@@ -18,7 +18,7 @@ from qwen3.server.service import Service
 
 # To write their last lines, for answers that were ended.
 _GRACE_SECONDS = 2
-# Longer than clients keep an idle connection (httpx: 5 s): who closes first must not be the one that is about to be asked.
+# Longer than clients keep an idle connection (httpx: 5 s): the server must not close one that is about to be used.
 _IDLE_CONNECTION_SECONDS = 75
 
 
