@@ -145,7 +145,7 @@ def print_plan(recipe: Recipe, devices: int, device: str, mfu: float) -> None:
         ("days", f"{days:,.1f} on {devices:,} x {device} at {mfu:.0%} of their nominal speed"),
     ]
     print_sections(sections)
-    print("FLOPs of a token: 6 x the parameters it meets + 12 x layers x heads x head_dim x length")
+    print("FLOPs of a token: 6 x the parameters it is multiplied with + 12 x layers x heads x head_dim x length")
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from qwen3.server.service import Service
 
 # To write their last lines, for answers that were ended.
 _GRACE_SECONDS = 2
+# Longer than clients keep an idle connection (httpx: 5 s): the server must not close one that is about to be used.
+_IDLE_CONNECTION_SECONDS = 75
 
 
 class HttpServer:
@@ -31,6 +33,7 @@ class HttpServer:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_keep_alive=_IDLE_CONNECTION_SECONDS,
             lifespan="on",
             ws="none",
         )
