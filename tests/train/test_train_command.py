@@ -14,6 +14,7 @@ from qwen3.cli.train import load_recipe
 from qwen3.cli.train import run_recipe as train
 from qwen3.config import ModelConfig
 from qwen3.tokenizer import Tokenizer
+from qwen3.train import ledger
 from qwen3.train.trainer import Trainer
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "builtin.py"
@@ -41,6 +42,10 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys
     train(RECIPE, out=tmp_path / "whole", tiny=True)
     a, b = (state(tmp_path / run / "step_6") for run in ("run", "whole"))
     assert all(torch.equal(a[name], b[name]) for name in a)
+    kept = ledger.read(tmp_path / "run")
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert (kept.steps, kept.recorded_steps, len(kept.attempts)) == (6, 6, 2)
+    assert sum(stage.tokens for stage in kept.stages) == sum(json.loads(line)["tokens"] for line in lines)
 
 
 def test_the_exported_model_loads_here_and_in_transformers(tmp_path, capfd):

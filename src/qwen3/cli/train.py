@@ -95,10 +95,15 @@ def load_recipe(path: Path, variant: str | None = None) -> Recipe:
 
 def run(recipe: Recipe, out: Path | None = None, export: Path | None = None, log_every: int = 20) -> None:
     """Train `recipe` to its end in `out` and write the model to `export`; Ctrl-C stops it between two steps."""
+    from qwen3 import __version__
+    from qwen3.train import distribute
+    from qwen3.train.bookkeeping import Bookkeeper
     from qwen3.train.trainer import Trainer
 
     out = out or Path("runs") / recipe.name
-    trainer = Trainer(recipe, out)
+    world = distribute.join()
+    book = Bookkeeper(recipe, out, world, software=f"qwen3 {__version__}")
+    trainer = Trainer(recipe, out, world, book)
     say = print if trainer.world.is_first else lambda *_, **__: None
     processes = f" on {trainer.world.size} processes" if trainer.world.size > 1 else ""
     parameters = f"{recipe.model.num_parameters:,} parameters"
@@ -109,8 +114,10 @@ def run(recipe: Recipe, out: Path | None = None, export: Path | None = None, log
             show(report)
             if trainer.world.any(is_interrupted()) and trainer.step < recipe.steps:
                 trainer.save()
+                book.close()
                 say(f"stopped at step {trainer.step}; the same command goes on from there")
                 raise typer.Exit(130)
+    book.close()
     export = export or out / "model"
     trainer.export(export)
     say(f"the model is in {export}")
