@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from qwen3.grammar import Constraint
 from qwen3.server import limits
-from qwen3.server.schemas import Label, Schema, StopStrings, Strict, TokenLimit, Tokens, refused
+from qwen3.server.schemas import Label, Schema, StopStrings, Strict, TokenLimit, Tokens, cuts, refused
 
 
 class TextBlock(Strict):
@@ -215,9 +215,6 @@ class MessagesRequest(PromptRequest):
         given = {
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
-            # 0 keeps one token, as the smallest share does.
-            "top_p": self.top_p if self.top_p is None else self.top_p or 1e-9,
-            "top_k": None if self.top_k is None else max(self.top_k, 0),
             "stop": self.stop_sequences,
         }
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in given.items() if value is not None} | cuts(self.top_p, self.top_k)

@@ -35,6 +35,13 @@ def unknown_fields(body: BaseModel) -> list[str]:
     return names
 
 
+def cuts(top_p: float | None, top_k: int | None) -> dict[str, Any]:
+    """Fields of `SamplingParams` for these, where they are given: a `top_p` of 0 keeps one token, as the smallest share
+    does; a `top_k` of -1 keeps all, as 0 does."""
+    given = {"top_p": None if top_p is None else top_p or 1e-9, "top_k": None if top_k is None else max(top_k, 0)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(
         extra="allow", strict=True, frozen=True, allow_inf_nan=False, serialize_by_alias=True, protected_namespaces=()
@@ -241,11 +248,7 @@ class Common(Strict):
         """Fields of `SamplingParams` that the request gives; the others keep the model's defaults."""
         names = "temperature min_p presence_penalty frequency_penalty seed min_tokens stop stop_token_ids ignore_eos"
         given = {name: value for name in names.split() if (value := getattr(self, name)) is not None}
-        if self.top_p is not None:
-            # 0 keeps one token, as the smallest share does.
-            given["top_p"] = self.top_p or 1e-9
-        if self.top_k is not None:
-            given["top_k"] = max(self.top_k, 0)
+        given |= cuts(self.top_p, self.top_k)
         if self.logit_bias is not None:
             given["logit_bias"] = {int(token): bias for token, bias in self.logit_bias.items()}
         aliases = self._aliases()
