@@ -23,7 +23,7 @@ D, F, E, TOP_K, EPS = 2048, 768, 128, 8, 1e-6
 
 def random_weights(num_rows: int, num_columns: int, bits: int) -> list[PackedWeight]:
     """Random quants for each expert: packing real weights would take longer than all the measurements."""
-    weights = PackedWeight.empty_stack(E, num_rows, num_columns, f"int{bits}-g32")
+    weights = [PackedWeight.empty(num_rows, num_columns, f"int{bits}-g32") for _ in range(E)]
     for weight in weights:
         weight.quants.random_(0, 256)
         weight.scales.view(torch.float16).fill_(0.001)

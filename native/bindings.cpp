@@ -115,12 +115,14 @@ void products(size_t place, int kind, bool is_bf16, uintptr_t x, uintptr_t up, u
                                   reinterpret_cast<const float*>(norm_weight), eps};
   const qwen3::Activations activations =
       qwen3::activations_at(kernels, reinterpret_cast<void*>(buffer), num_tokens, num_columns, forms);
+  std::vector<qwen3::Product> products;
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    products.push_back({matrices[i], reinterpret_cast<const void*>(residual_MN),
+                        reinterpret_cast<void*>(ys_MN.at(i))});
+  }
   const nb::gil_scoped_release release;
   qwen3::quantize(kernels, source, activations);
-  for (size_t i = 0; i < matrices.size(); ++i) {
-    qwen3::matmul(kernels, *matrices[i], activations, reinterpret_cast<const void*>(residual_MN),
-                  reinterpret_cast<void*>(ys_MN.at(i)), precision_of(is_bf16));
-  }
+  qwen3::matmul(kernels, products.data(), products.size(), activations, precision_of(is_bf16));
 }
 
 const float* floats(uintptr_t address) { return reinterpret_cast<const float*>(address); }

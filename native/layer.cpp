@@ -1,5 +1,7 @@
 #include "layer.h"
 
+#include <initializer_list>
+
 #include "scratch.h"
 
 namespace qwen3 {
@@ -41,30 +43,28 @@ void run_layer(const Kernels& kernels, const Layer& layer, AttentionStep& step, 
   const size_t T = step.num_tokens(), d = step.head_dim();
   const uintptr_t memory = step.scratch(Buffers(kernels, layer, T, 0).num_bytes);
   const Buffers at(kernels, layer, T, memory);
-  const auto product = [&](const PackedMatrix& matrix, const Activations& activations, const float* residual,
-                           float* to) { matmul(kernels, matrix, activations, residual, to, Precision::kFloat32); };
+  const auto multiply = [&](const Activations& activations, std::initializer_list<Product> products) {
+    matmul(kernels, products.begin(), products.size(), activations, Precision::kFloat32);
+  };
   const auto normed = [&](const float* x, const float* norm_weight) {
     return TokenSource{TokenSource::kNorm, false, x, nullptr, norm_weight, layer.eps};
   };
 
   quantize(kernels, normed(x_TD, layer.input_norm_D), at.input);
-  product(layer.q, at.input, nullptr, at.q_THd);
-  product(layer.k, at.input, nullptr, at.k_TKd);
-  product(layer.v, at.input, nullptr, at.v_TKd);
+  multiply(at.input, {{&layer.q, nullptr, at.q_THd}, {&layer.k, nullptr, at.k_TKd}, {&layer.v, nullptr, at.v_TKd}});
   norm_rope(kernels, at.q_THd, T, layer.num_heads, d, layer.q_norm_d, layer.eps, cos_Td, sin_Td, at.q_rotated_THd);
   norm_rope(kernels, at.k_TKd, T, layer.k.num_rows / d, d, layer.k_norm_d, layer.eps, cos_Td, sin_Td,
             at.k_rotated_TKd);
   step.write(layer.index, at.k_rotated_TKd, at.v_TKd);
   step.attend(layer.index, layer.num_heads, at.q_rotated_THd, at.q_THd);
   quantize(kernels, {TokenSource::kPlain, false, at.q_THd, nullptr, nullptr, 0}, at.output);
-  product(layer.o, at.output, x_TD, layer.has_mlp ? at.attended_TD : y_TD);
+  multiply(at.output, {{&layer.o, x_TD, layer.has_mlp ? at.attended_TD : y_TD}});
   if (!layer.has_mlp) return;
 
   quantize(kernels, normed(at.attended_TD, layer.post_norm_D), at.mlp_input);
-  product(layer.gate, at.mlp_input, nullptr, at.gate_TF);
-  product(layer.up, at.mlp_input, nullptr, at.up_TF);
+  multiply(at.mlp_input, {{&layer.gate, nullptr, at.gate_TF}, {&layer.up, nullptr, at.up_TF}});
   quantize(kernels, {TokenSource::kSwiglu, false, at.gate_TF, at.up_TF, nullptr, 0}, at.hidden);
-  product(layer.down, at.hidden, at.attended_TD, y_TD);
+  multiply(at.hidden, {{&layer.down, at.attended_TD, y_TD}});
 }
 
 }  // namespace qwen3

@@ -15,12 +15,11 @@
 namespace qwen3 {
 namespace {
 
-// Panels in one piece of work. With many tokens the piece should stay in a core's cache while their blocks pass, and be
-// large, because all activations are read for each piece; every thread should get several; but waking another thread
-// takes longer than a few thousand bytes.
-size_t panels_in_piece(const PackedMatrix& matrix, const Activations& activations) {
+// Panels of a matrix in one piece of work, of at most `fair` if they are not tiny. With many tokens the piece should stay
+// in a core's cache while their blocks pass, and be large, because all activations are read for each piece; but waking
+// another thread takes longer than a few thousand bytes.
+size_t panels_in_piece(const PackedMatrix& matrix, const Activations& activations, size_t fair) {
   const size_t most = (activations.num_blocks() > 1 ? 256 : 128) * 1024 / matrix.panel_quants();
-  const size_t fair = matrix.num_panels() / (8 * static_cast<size_t>(num_threads()));
   const size_t least = ceil_div(32 * 1024, matrix.panel_quants() * std::max<size_t>(1, activations.num_tokens));
   return std::max(least, std::min(most, fair));
 }
@@ -176,13 +175,29 @@ void quantize(const Kernels& kernels, const TokenSource& first, const Activation
   });
 }
 
-void matmul(const Kernels& kernels, const PackedMatrix& matrix, const Activations& activations,
-            const void* residual_MN, void* y_MN, Precision precision) {
-  const auto kernel = matmul_of(kernels, matrix);
-  const size_t panels = panels_in_piece(matrix, activations);
-  const size_t row_bytes = matrix.num_rows * bytes_of(precision), panel_bytes = kPanelRows * bytes_of(precision);
-  const char* residual = static_cast<const char*>(residual_MN);
-  parallel_for(ceil_div(matrix.num_panels(), panels), [&](size_t piece) {
+void matmul(const Kernels& kernels, const Product* products, size_t num_products, const Activations& activations,
+            Precision precision) {
+  size_t num_panels = 0, num_pieces = 0;
+  for (size_t i = 0; i < num_products; ++i) num_panels += products[i].matrix->num_panels();
+  const size_t fair = num_panels / (8 * static_cast<size_t>(num_threads()));  // several pieces for every thread
+  for (size_t i = 0; i < num_products; ++i) {
+    const PackedMatrix& matrix = *products[i].matrix;
+    num_pieces += ceil_div(matrix.num_panels(), panels_in_piece(matrix, activations, fair));
+  }
+  const size_t panel_bytes = kPanelRows * bytes_of(precision);
+  parallel_for(num_pieces, [&](size_t piece) {
+    const Product* product = products;
+    size_t panels;
+    for (;; ++product) {
+      panels = panels_in_piece(*product->matrix, activations, fair);
+      const size_t count = ceil_div(product->matrix->num_panels(), panels);
+      if (piece < count) break;
+      piece -= count;
+    }
+    const PackedMatrix& matrix = *product->matrix;
+    const auto kernel = matmul_of(kernels, matrix);
+    const size_t row_bytes = matrix.num_rows * bytes_of(precision);
+    const char* residual = static_cast<const char*>(product->residual_MN);
     const size_t begin = piece * panels, end = std::min(begin + panels, matrix.num_panels());
     for (size_t b = 0; b < activations.num_blocks(); ++b) {
       const TokenBlock block = activations.block(b);
@@ -193,7 +208,7 @@ void matmul(const Kernels& kernels, const PackedMatrix& matrix, const Activation
         for (size_t t = 0; t < block.num_tokens; ++t) {
           const size_t place = (activations.first_token(b) + t) * row_bytes + p * panel_bytes;
           store(y_T16 + t * kPanelRows, count, residual ? residual + place : nullptr,
-                static_cast<char*>(y_MN) + place, precision);
+                static_cast<char*>(product->y_MN) + place, precision);
         }
       }
     }

@@ -96,9 +96,16 @@ void quantize_columns(const Kernels& kernels, const TokenSource& source, size_t 
 // All of the activations likewise. `first` describes token 0; x and up advance by K values a token.
 void quantize(const Kernels& kernels, const TokenSource& first, const Activations& to);
 
-// y_MN = activations [M, K] times the matrix's transpose, and residual_MN added if it is not null.
-void matmul(const Kernels& kernels, const PackedMatrix& matrix, const Activations& activations,
-            const void* residual_MN, void* y_MN, Precision precision);
+// A matrix, and where the activations [M, K] times its transpose go; residual_MN is added if it is not null.
+struct Product {
+  const PackedMatrix* matrix;
+  const void* residual_MN;
+  void* y_MN;
+};
+
+// All products of the same activations, as one job: threads wait for each other once.
+void matmul(const Kernels& kernels, const Product* products, size_t num_products, const Activations& activations,
+            Precision precision);
 
 // Asks for huge pages in a region; nothing happens where the system has none to give.
 void advise_huge_pages(void* address, size_t num_bytes);

@@ -71,9 +71,9 @@ def test_rows_may_come_piece_by_piece(type):
     assert torch.equal(weight.scales, whole.scales)
 
 
-def test_stacked_weights_lie_apart():
+def test_weights_lie_apart():
     blocks = [random_blocks("Q5_K", 20, 256, seed) for seed in range(3)]
-    stack = packed.PackedWeight.empty_stack(3, 20, 256, "q5_k")
+    stack = [packed.PackedWeight.empty(20, 256, "q5_k") for _ in blocks]
     for each, weight in zip(blocks, stack, strict=True):
         packed.repack("Q5_K", each, weight)
     for each, weight in zip(blocks, stack, strict=True):

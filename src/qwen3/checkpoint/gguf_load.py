@@ -95,17 +95,16 @@ def _is_packed(name: str, tensor: GGUFTensor) -> bool:
 
 
 def _packed_weights(file: GGUFFile, stored: Mapping[str, FusedTensor]) -> dict[str, PackedWeight]:
-    """Room for every matrix that is packed; all experts of a tensor in one piece."""
+    """Room for every matrix that is packed."""
     packed: dict[str, PackedWeight] = {}
     for name, tensor in file.tensors.items():
         if not _is_packed(name, tensor):
             continue
         parts = stored[name].parts
         try:
-            weights = PackedWeight.empty_stack(len(parts), *tensor.shape[-2:], REPACKED[tensor.type])
+            packed |= {part: PackedWeight.empty(*tensor.shape[-2:], REPACKED[tensor.type]) for part in parts}
         except ValueError as error:
             raise GGUFError(f"{file.path}: tensor {name}: {error}; a dtype dequantizes it") from None
-        packed |= zip(parts, weights, strict=True)
     return packed
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qwen3.ops.huge_pages import empty_bytes
 from qwen3.ops.native import FASTEST, _native, check, place_of
 from qwen3.quant.blocks import BLOCK_TYPES
 
@@ -87,16 +88,9 @@ class PackedWeight:
     @classmethod
     def empty(cls, num_rows: int, num_columns: int, format: str) -> PackedWeight:
         """Memory for a packed weight, in huge pages where the system has them, with nothing written in it."""
-        return cls.empty_stack(1, num_rows, num_columns, format)[0]
-
-    @classmethod
-    def empty_stack(cls, count: int, num_rows: int, num_columns: int, format: str) -> list[PackedWeight]:
-        """Several weights of one shape in one piece of memory, for which huge pages may fit where one is small."""
         num_panels, *sizes = _panel_sizes(num_rows, num_columns, format)
-        quants, scales = (torch.empty(count, num_panels, size, dtype=torch.uint8) for size in sizes)
-        for tensor in (quants, scales):
-            _native.advise_huge_pages(tensor.data_ptr(), tensor.nbytes)
-        return [cls(*parts, (num_rows, num_columns), format) for parts in zip(quants, scales, strict=True)]
+        quants, scales = (empty_bytes(num_panels, size) for size in sizes)
+        return cls(quants, scales, (num_rows, num_columns), format)
 
     @property
     def nbytes(self) -> int:
