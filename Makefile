@@ -9,10 +9,10 @@ BUILT_FROM := pyproject.toml CMakeLists.txt $(wildcard native/*.* native/*/*.*) 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help chat test lint bench docs clean FORCE
+.PHONY: help chat test lint check-native bench docs clean FORCE
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 chat: $(VENV)/base.stamp  ## talk to the built-in model; MODEL=path-or-name for another
 	@$(BIN)/qwen3 chat $(MODEL)
@@ -23,6 +23,10 @@ test: $(VENV)/dev.stamp  ## all tests; ARGS='-k sampler' for some
 lint: $(VENV)/dev.stamp  ## style and likely mistakes
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+
+check-native: $(VENV)/dev.stamp  ## the C++ kernels under sanitizers, and NEON under qemu where that is installed
+	@$(PIP_INSTALL) cmake ninja
+	@PATH="$(CURDIR)/$(BIN):$$PATH" CMAKE_GENERATOR=Ninja tests/native/check.sh
 
 bench: $(VENV)/dev.stamp  ## the speed of the native kernels on this machine; benchmarks/ has more, each with --help
 	@for script in matvec packed_matmul; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done

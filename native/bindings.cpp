@@ -180,12 +180,25 @@ qwen3::Layer layer(size_t index, size_t num_heads, float eps, const std::vector<
   return layer;
 }
 
-void run_layer(size_t place, const qwen3::Layer& layer, qwen3::AttentionStep& step, uintptr_t x_TD, uintptr_t cos_Td,
-               uintptr_t sin_Td, uintptr_t y_TD) {
+// Layers that follow each other, gathered once so that a call passes one argument.
+struct Layers {
+  std::vector<qwen3::Layer> layers;
+
+  explicit Layers(const std::vector<const qwen3::Layer*>& all) {
+    for (const qwen3::Layer* each : all) layers.push_back(*each);
+  }
+};
+
+void run_layers(size_t place, const Layers& layers, qwen3::AttentionStep& step, uintptr_t x_TD, uintptr_t cos_Td,
+                uintptr_t sin_Td, uintptr_t y_TD) {
   const qwen3::Kernels& kernels = kernels_at(place);
   const nb::gil_scoped_release release;
-  qwen3::run_layer(kernels, layer, step, floats(x_TD), floats(cos_Td), floats(sin_Td),
-                   reinterpret_cast<float*>(y_TD));
+  const float* x = floats(x_TD);
+  float* y = reinterpret_cast<float*>(y_TD);
+  for (const qwen3::Layer& layer : layers.layers) {
+    qwen3::run_layer(kernels, layer, step, x, floats(cos_Td), floats(sin_Td), y);
+    x = y;
+  }
 }
 
 void rms_norm(size_t place, uintptr_t x_TD, size_t num_tokens, size_t num_columns, uintptr_t weight_D, float eps,
@@ -270,7 +283,9 @@ NB_MODULE(_native, module) {
   module.def("attend", &attend);
   nb::class_<qwen3::Layer>(module, "Layer");
   module.def("layer", &layer);
-  module.def("run_layer", &run_layer);
+  nb::class_<Layers>(module, "Layers");
+  module.def("layers", [](const std::vector<const qwen3::Layer*>& all) { return Layers(all); });
+  module.def("run_layers", &run_layers);
   module.def("qk_norm_rope", &qk_norm_rope);
   module.def("rms_norm", &rms_norm);
 

@@ -36,6 +36,8 @@ constexpr Kernels kTables[] = {
      neon::float_token, neon::pack_panel, &neon::attention, &neon::router, &neon::sampling},
     {"neon_dotprod", [] { return has_all({"neon", "dotprod"}); }, neon::matvec_bf16, 4, &neon_dotprod::matmul,
      neon::quantize_token, neon::float_token, neon::pack_panel, &neon::attention, &neon::router, &neon::sampling},
+    {"neon_i8mm", [] { return has_all({"neon", "dotprod", "i8mm"}); }, neon::matvec_bf16, 8, &neon_i8mm::matmul,
+     neon::quantize_token, neon::float_token, neon::pack_panel, &neon::attention, &neon::router, &neon::sampling},
 #endif
 };
 

@@ -260,6 +260,9 @@ extern const SamplingKernels sampling;
 namespace neon_dotprod {
 extern const MatmulPanels matmul;
 }
+namespace neon_i8mm {
+extern const MatmulPanels matmul;
+}
 
 struct Kernels {
   const char* instruction_set;

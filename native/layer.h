@@ -18,7 +18,8 @@ struct Layer {
   PackedMatrix gate, up, down;
 };
 
-// y_TD = the layer's residual stream behind x_TD, for all tokens of the step. Scratch memory is the step's.
+// y_TD = the layer's residual stream behind x_TD, for all tokens of the step; both may be the same memory. Scratch
+// memory is the step's.
 void run_layer(const Kernels& kernels, const Layer& layer, AttentionStep& step, const float* x_TD, const float* cos_Td,
                const float* sin_Td, float* y_TD);
 

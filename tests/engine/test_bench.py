@@ -136,7 +136,7 @@ def test_profile_divides_the_whole_time():
     for each in bench.profiles:
         assert sum(each.shares.values()) == pytest.approx(1)
         assert all(share > 0 for share in each.shares.values())
-        assert {"embedding", "PackedLayer", "linear", "sample", "rest"} <= each.shares.keys()
+        assert {"embedding", "PackedLayers", "linear", "sample", "rest"} <= each.shares.keys()
         assert each.shares["rest"] < each.outside_native < 1
     assert ops.linear is before
 

@@ -29,7 +29,7 @@ from qwen3.engine.scheduler import MAX_RUNNING
 from qwen3.model import Qwen3
 from qwen3.model.transforms import weights_of
 from qwen3.ops import native
-from qwen3.ops.layer import PackedLayer
+from qwen3.ops.layer import PackedLayers
 from qwen3.ops.packed import read_bandwidth
 
 
@@ -220,7 +220,7 @@ class Bench:
         kernels = [(native._native, name) for name in dir(native._native) if _is_function(name)]
         operations = [(ops, name) for name in ops.IMPLEMENTATIONS] + [
             (engine_module, "sample"),
-            (PackedLayer, "__call__"),
+            (PackedLayers, "__call__"),
         ]
         self._prepare(case)
         with timed(operations) as by_operation, timed(kernels) as by_kernel:

@@ -56,6 +56,29 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
+    def forward(
+        self,
+        x_TD: Tensor,
+        cos_Td: Tensor,
+        sin_Td: Tensor,
+        attend: Attend,
+        recompute: bool = False,
+        router_logits: list[Tensor] | None = None,
+    ) -> Tensor:
+        """x [T, D] behind all layers; the arguments are those of `Qwen3.forward`."""
+        for block in self.layers:
+            arguments = (x_TD, cos_Td, sin_Td, attend)
+            if router_logits is not None and isinstance(block.mlp, SparseMoE):
+                arguments += (True,)
+            if recompute:
+                x_TD = checkpoint(block, *arguments, use_reentrant=False, context_fn=_kept)
+            else:
+                x_TD = block(*arguments)
+            if isinstance(x_TD, tuple):
+                x_TD, router_TE = x_TD
+                router_logits.append(router_TE)
+        return x_TD
+
 
 class Qwen3(nn.Module):
     """The language model. Parameters are uninitialised until loaded, or until `initialise` is called."""
@@ -86,17 +109,7 @@ class Qwen3(nn.Module):
         config = self.config
         x_TD = self.model.embed_tokens(tokens_T)
         cos_Td, sin_Td = cos_sin(config.rope_parameters, config.head_dim, positions_T, x_TD.dtype)
-        for block in self.model.layers:
-            arguments = (x_TD, cos_Td, sin_Td, attend)
-            if router_logits is not None and isinstance(block.mlp, SparseMoE):
-                arguments += (True,)
-            if recompute:
-                x_TD = checkpoint(block, *arguments, use_reentrant=False, context_fn=_kept)
-            else:
-                x_TD = block(*arguments)
-            if isinstance(x_TD, tuple):
-                x_TD, router_TE = x_TD
-                router_logits.append(router_TE)
+        x_TD = self.model(x_TD, cos_Td, sin_Td, attend, recompute, router_logits)
         return self.model.norm(x_TD)
 
     def logits(self, hidden_TD: Tensor) -> Tensor:

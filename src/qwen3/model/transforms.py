@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from qwen3.model.layers import Embedding, Linear, RMSNorm
 from qwen3.model.moe import Experts
-from qwen3.model.packed_block import PackedBlock
+from qwen3.model.packed_block import PackedDecoder
 from qwen3.model.transformer import Qwen3
 from qwen3.ops import PackedExperts, PackedWeight, Weight
 from qwen3.ops.packed import FORMATS, REPACKED, pack_into, repack
@@ -91,8 +91,7 @@ def replace_weights(model: Qwen3, weights: Iterable[tuple[str, Weight]]) -> None
     for module in model.modules():
         if isinstance(module, Experts):
             module.joined = PackedExperts(module.weights)
-    for index, block in enumerate(model.model.layers):
-        model.model.layers[index] = PackedBlock(block, model.config)
+    model.model = PackedDecoder(model.model, model.config)
     model.has_independent_rows = True
 
 

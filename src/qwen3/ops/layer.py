@@ -1,7 +1,8 @@
-"""A whole layer with packed weights as one native call.
+"""Whole layers with packed weights as one native call.
 
-Its result equals the layer's operations one by one, to the bit; it exists because a token of a small model takes no
-longer in the kernels than Python takes to call them.
+The result equals the layers' operations one by one, to the bit; it exists because a token of a small model takes no
+longer in the kernels than Python takes to call them, the more so as the weights that pass drive Python's own data and
+code out of the caches.
 
 Shapes: T tokens, D hidden, H query heads, K key-value heads, d head_dim, F feed-forward.
 """
@@ -19,7 +20,10 @@ from qwen3.ops.paged import PackedVector, PagedStep
 
 
 class PackedLayer:
-    """Attention, and of a dense layer the feed-forward, each behind its norm and added to the residual stream."""
+    """Attention, and of a dense layer the feed-forward, each behind its norm and added to the residual stream.
+
+    `PackedLayers` runs it.
+    """
 
     def __init__(
         self,
@@ -29,7 +33,7 @@ class PackedLayer:
         norms: Sequence[PackedVector],
         matrices: Sequence[PackedWeight],
     ) -> None:
-        """Hold the weights of layer `index`.
+        """Hold the weights of layer `index`. Raises ValueError for shapes that do not fit together.
 
         Args:
             norms: of the input [D], of queries and keys [d], and of the feed-forward's input [D].
@@ -46,30 +50,40 @@ class PackedLayer:
             raise ValueError(f"the layer's matrices are {[each.shape for each in matrices]}, not {expected}")
         for norm, size in zip(norms, (D, head_dim, head_dim, D), strict=True):
             check("norm weight", norm.values, (torch.float32,), (size,))
-        self._held = (tuple(norms), tuple(matrices))
-        self._shape, self._head_dim, self._kv_size = (q_size, D), head_dim, kv_size
-        self._layer = _native.layer(
+        self.held = (tuple(norms), tuple(matrices))
+        """What the native layer only points to."""
+        self.index, self.num_heads, self.num_kv_heads = index, q_size // head_dim, kv_size // head_dim
+        self.hidden_size, self.head_dim = D, head_dim
+        self.native = _native.layer(
             index,
-            q_size // head_dim,
+            self.num_heads,
             eps,
             [matrix._matrix for matrix in matrices],
             [norm.values.data_ptr() for norm in norms],
         )
-        self._index = index
+
+
+class PackedLayers:
+    """Layers of one shape that follow each other."""
+
+    def __init__(self, layers: Sequence[PackedLayer]) -> None:
+        self._layers = tuple(layers)
+        self._native = _native.layers([layer.native for layer in layers])
 
     def __call__(
         self, x_TD: Tensor, cos_Td: Tensor, sin_Td: Tensor, step: PagedStep, *, instruction_set: str = FASTEST
     ) -> Tensor:
         """float32 [T, D] of all the step's tokens -> [T, D]; writes their keys and values. cos and sin: [T, d]."""
-        (q_size, D), d = self._shape, self._head_dim
-        step.check_layer(self._index, q_size // d, self._kv_size // d, d)
-        check("activations", x_TD, (torch.float32,), (step.num_tokens, D))
-        check("cosines", cos_Td, (torch.float32,), (step.num_tokens, d))
+        first, last = self._layers[0], self._layers[-1]
+        for layer in (first, last):
+            step.check_layer(layer.index, layer.num_heads, layer.num_kv_heads, layer.head_dim)
+        check("activations", x_TD, (torch.float32,), (step.num_tokens, first.hidden_size))
+        check("cosines", cos_Td, (torch.float32,), (step.num_tokens, first.head_dim))
         check("sines", sin_Td, (torch.float32,), cos_Td.shape)
         y_TD = torch.empty_like(x_TD)
-        _native.run_layer(
+        _native.run_layers(
             place_of(instruction_set),
-            self._layer,
+            self._native,
             step.native,
             x_TD.data_ptr(),
             cos_Td.data_ptr(),
