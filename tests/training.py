@@ -65,7 +65,7 @@ def record_rows(trainer: Trainer) -> dict[int, list[str]]:
         feed.batches = wrapped
 
     for feed, stage in zip(trainer._feeds, trainer.recipe.stages, strict=True):
-        recorded(feed, stage.data.stage.row)
+        recorded(getattr(feed, "whole", feed), stage.data.stage.row)
     return rows
 
 

@@ -2,7 +2,8 @@
 
     RANK=0 WORLD_SIZE=2 MASTER_ADDR=... MASTER_PORT=... python training_process.py JOBS.json
 
-A job: the data set, the recipe's size, optimizer and bfloat16, the run's directory, the step to stop at.
+A job: the data set, the recipe's size and changes to it and its model, the layout, the run's directory, the step to stop
+at.
 """
 
 import json
@@ -14,6 +15,8 @@ import torch
 import torch.distributed as dist
 from training import record_rows, short, three_stages
 
+from qwen3.train import distribute
+from qwen3.train.layout import Layout
 from qwen3.train.trainer import Trainer
 
 
@@ -23,8 +26,9 @@ def main() -> None:
     seen = []
     for job in json.loads(jobs.read_text()):
         recipe = short(three_stages(Path(job["data"]), job.get("size", "0.6B")))
-        recipe = replace(recipe, optimizer=job.get("optimizer", "adamw"), bfloat16=job.get("bfloat16", False))
-        trainer = Trainer(recipe, Path(job["run"]))
+        recipe = replace(recipe, model=replace(recipe.model, **job.get("model", {})), **job.get("changes", {}))
+        layout = Layout(**job.get("layout", {}))
+        trainer = Trainer(recipe, Path(job["run"]), distribute.join(layout))
         rows = record_rows(trainer)
         reports = []
         for report in trainer.run():
@@ -33,7 +37,8 @@ def main() -> None:
                 break
         if trainer.step == recipe.steps:
             trainer.export(Path(job["run"]) / "model")
-        seen.append({"reports": reports, "rows": rows})
+        # Of the processes that share rows, one says which.
+        seen.append({"reports": reports, "rows": {} if dist.get_rank() % (layout.tensor * layout.context) else rows})
     rank = dist.get_rank()
     jobs.with_suffix(f".{rank}.json").write_text(json.dumps(seen))
     dist.barrier()

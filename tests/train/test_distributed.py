@@ -71,9 +71,9 @@ def runs(data, tmp_path_factory):
 
     jobs = [
         job(run=str(folder / "two")),
-        job(run=str(folder / "two-muon"), optimizer="muon"),
+        job(run=str(folder / "two-muon"), changes={"optimizer": "muon"}),
         job(run=str(folder / "two-moe"), size="30B-A3B"),
-        job(run=str(folder / "two-bfloat16"), bfloat16=True),
+        job(run=str(folder / "two-bfloat16"), changes={"bfloat16": True}),
         job(run=str(folder / "elastic"), stop=3),
     ]
     two = two_processes(jobs, folder / "first.json")
