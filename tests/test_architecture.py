@@ -58,6 +58,7 @@ LIGHT = {
     "qwen3.train.curves": set(),
     "qwen3.train.energy": set(),
     "qwen3.train.flops": set(),
+    "qwen3.train.layout": set(),
     "qwen3.train.ledger": set(),
     "qwen3.train.plan": set(),
     "qwen3.train.recipe": set(),

@@ -1,8 +1,8 @@
 """Experts that are divided over a group of ranks: each token travels to its experts and back (arXiv 2006.16668).
 
 Two all-to-alls a layer and pass, of one row for each token and chosen expert; every rank computes all experts it has,
-also those that nobody chose, so that all ranks do the same in the same order. Sums are made in the order of the experts'
-numbers, as in `reference.mix`.
+also those that nobody chose, so that all ranks do the same in the same order. Sums are made in the order of the
+experts' numbers, as in `reference.mix`.
 
 Shapes as in `reference`; R ranks of the group, E all experts, n rows.
 """

@@ -111,9 +111,7 @@ def moe_and_router(
     return x_TD + mix(normed_TD, weights_Tk, chosen_Tk, experts), router_TE
 
 
-def route(
-    normed_TD: Tensor, router_weight_ED: Tensor, top_k: int, renormalise: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def route(normed_TD: Tensor, router_weight_ED: Tensor, top_k: int, renormalise: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The router's logits [T, E], and weights and numbers of the experts that it chooses for each token, [T, k]."""
     router_TE = linear(normed_TD, router_weight_ED)
     probabilities_TE = F.softmax(router_TE, dim=-1, dtype=torch.float32)
@@ -153,9 +151,7 @@ def token_losses(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, c
     return in_chunks(losses, hidden_TD, targets_T, chunk)
 
 
-def in_chunks(
-    losses: Callable[[Tensor, Tensor], Tensor], hidden_TD: Tensor, targets_T: Tensor, chunk: int
-) -> Tensor:
+def in_chunks(losses: Callable[[Tensor, Tensor], Tensor], hidden_TD: Tensor, targets_T: Tensor, chunk: int) -> Tensor:
     """`losses` of `chunk` tokens at a time, [T]; what it makes on the way is made again in the backward."""
     pieces = zip(hidden_TD.split(chunk), targets_T.split(chunk), strict=True)
     return torch.cat([checkpoint(losses, h, t, use_reentrant=False) for h, t in pieces])

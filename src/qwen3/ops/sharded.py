@@ -1,10 +1,10 @@
 """Forms of the operations for weights that are divided over a group of ranks: tensor parallelism (arXiv 1909.08053).
 
 A divided weight is a DTensor on the group's mesh: Shard(0) holds a rank's output features (heads, feed-forward columns,
-vocabulary rows), Shard(1) its input features, Replicate all. Activations are plain tensors, and outside an operation
-they are whole and the same on all ranks, but for what `norm_linear` hands to the operation that follows it: this rank's
-features. Each rank computes its part and two all-reduces a layer join them, one for attention, one for the feed-forward.
-Gradients of what is whole are whole.
+vocabulary rows), Shard(1) its input features, Replicate all. Activations are plain tensors, whole and the same on all
+ranks, but for what `norm_linear` hands to the operation that follows it: this rank's features. Each rank computes its
+part, and two all-reduces a layer join them, after attention and after the feed-forward. Gradients of what is whole are
+whole.
 
 Shapes as in `reference`; N, F, H, K and V count this rank's part only.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -125,4 +124,5 @@ def _shared(x: Tensor, mesh: DeviceMesh) -> Tensor:
 
 def _summed(x: Tensor, mesh: DeviceMesh, how: str = "sum") -> Tensor:
     """The sum over the ranks, on each; the gradient of the sum is that of each addend."""
-    return DTensor.from_local(x, mesh, [Partial(how)], run_check=False).redistribute(placements=[Replicate()]).to_local()
+    addends = DTensor.from_local(x, mesh, [Partial(how)], run_check=False)
+    return addends.redistribute(placements=[Replicate()]).to_local()

@@ -19,8 +19,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from qwen3.train import ledger, shares
 from qwen3.train.data.dataset import Dataset
 from qwen3.train.data.stage import StageData

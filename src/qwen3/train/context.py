@@ -2,10 +2,10 @@
 
 Rank r of C has the r-th and the r-th but last of 2C equal chunks, so that all have the same work under a causal mask. A
 token attends within its document: where the document began in an earlier chunk, to keys that another rank has. So every
-layer gathers the keys and values of the micro-batch, once for all chunks; their gradients go back as sums. Everything but
-attention is a token's own.
+layer gathers the keys and values of the whole micro-batch, and their gradients go back as sums. All but attention is a
+token's own business.
 
-Shapes: T tokens of the micro-batch, t of this rank, n of a chunk, H query heads, K key-value heads, d head_dim.
+Shapes: T tokens of the micro-batch, t of this rank, H query heads, K key-value heads, d head_dim.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ContextAttend:
     """Attention of this rank's tokens within documents of which it may have only parts."""
 
     def __init__(self, mesh: DeviceMesh, attend: type[CausalAttend], lengths: Sequence[int]) -> None:
-        """`lengths` are of all documents of the micro-batch; `attend` takes those that begin in a chunk of this rank."""
+        """`lengths` are of all documents of the micro-batch; `attend` takes what begins in this rank's chunks."""
         self._mesh, ranks = mesh, mesh.size()
         self._size = sum(lengths) // (2 * ranks)
         gathered = [chunk for rank in range(ranks) for chunk in _chunks_of(rank, ranks)]

@@ -1,13 +1,13 @@
 """Several processes as one trainer: who this process is, and what all of them agree on.
 
-Under `torchrun` every process runs the same loop; gloo connects CPUs, NCCL GPUs. Without `torchrun` there is one process,
-and nothing here does anything. What each process holds of the model is `parallel`'s business.
+Under `torchrun` every process runs the same loop; gloo connects CPUs, NCCL GPUs. Without `torchrun` there is one
+process, and nothing here does anything. What each process holds of the model is `parallel`'s business.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -25,7 +25,7 @@ class World:
     rank: int = 0
     size: int = 1
     device: torch.device = _CPU
-    layout: Layout = Layout()
+    layout: Layout = field(default_factory=Layout)
 
     @property
     def is_first(self) -> bool:

@@ -27,7 +27,7 @@ def loss(model: Qwen3, batches: Iterable[Batch], attend: type[CausalAttend], wor
 
 
 @torch.no_grad()
-def continuation(model: Qwen3, tokenizer: Tokenizer, prompt: str, world: World, most_tokens: int = 32) -> str:
+def continuation(model: Qwen3, tokenizer: Tokenizer, world: World, prompt: str, most_tokens: int = 32) -> str:
     """The prompt and the most likely tokens after it, up to the end of the text. The prefix is read anew each time."""
     ids = tokenizer.encode(prompt)
     for _ in range(most_tokens):

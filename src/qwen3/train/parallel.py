@@ -2,10 +2,10 @@
 
 Three ways, in any combination; `Layout` says how many ranks each takes.
 
-- FSDP2: every weight, gradient and moment in shards over all ranks that differ in tokens. A block is gathered to compute.
-- Tensor parallelism: every matrix divided over neighbouring ranks besides, which compute its parts (`ops.sharded`).
-- Expert parallelism: each rank of a group has some experts whole, or with tensor parallelism its part of them, and tokens
-  come to it (`ops.exchange`). Groups that have the same experts keep them in shards too.
+- FSDP2: weights, gradients and moments in shards over the ranks that differ in tokens; a block is gathered to compute.
+- Tensor parallelism: besides, every matrix is divided over neighbouring ranks, which compute its parts (`ops.sharded`).
+- Expert parallelism: the ranks of a group have different experts, and tokens come to them (`ops.exchange`). Ranks of
+  different groups that have the same experts keep them in shards, and gather a layer's to compute.
 
 Gradients are summed, not averaged: losses are divided by counts of the whole global batch. A weight's place is its
 DTensor's; the model definition knows nothing of it.
@@ -154,7 +154,9 @@ def whole_weights(model: Qwen3, world: World) -> Iterator[tuple[str, Tensor]]:
         everything = Qwen3(model.config)
     for name, parameter in everything.named_parameters():
         if name in own:
-            value = own[name].detach().full_tensor()
+            # One axis after the other: both at once would make torch warn of two collectives.
+            value = own[name].detach()
+            value = value.redistribute(placements=[Replicate(), *value.placements[1:]]).full_tensor()
         else:
             value = torch.empty(parameter.shape, device=world.device)
         expert = re.search(r"\.experts\.(\d+)\.", name)

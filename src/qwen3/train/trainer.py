@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -150,13 +151,15 @@ class Trainer:
         """The loss on the held-out documents of stage `number`, in nats per token."""
         self._enter(number)
         feed = self._feeds[number]
-        loss = observe.loss(self._compute, feed.held_out(self.world.reader, self.world.readers), feed.attend, self.world)
+        batches = feed.held_out(self.world.reader, self.world.readers)
+        loss = observe.loss(self._compute, batches, feed.attend, self.world)
         self._reshard()
         return loss
 
     def samples(self) -> list[str]:
         """The recipe's prompts with the most likely continuation."""
-        texts = [observe.continuation(self._compute, self.tokenizer, prompt, self.world) for prompt in self.recipe.prompts]
+        write = partial(observe.continuation, self._compute, self.tokenizer, self.world)
+        texts = [write(prompt) for prompt in self.recipe.prompts]
         self._reshard()
         return texts
 
