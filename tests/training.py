@@ -8,6 +8,7 @@ import runpy
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,6 +139,14 @@ def gradients(trainer: Trainer, step: int = 0) -> dict[str, torch.Tensor]:
 
 def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return max(float((a[name] - b[name]).norm() / b[name].norm()) for name in b)
+
+
+def digest(weights: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """A hash of every bit of weights and of their names."""
+    found = hashlib.sha256()
+    for name, weight in weights:
+        found.update(name.encode() + weight.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def state(checkpoint: Path) -> dict[str, torch.Tensor]:

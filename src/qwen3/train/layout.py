@@ -29,7 +29,7 @@ class Layout:
         if processes % together:
             raise ValueError(
                 f"{processes} processes cannot be divided into groups of {together} ({self.tensor} tensor x "
-                f"{self.context} context): start a multiple of {together}"
+                f"{self.context} context): start a multiple of {together} with torchrun"
             )
         if processes // self.tensor % self.expert:
             raise ValueError(

@@ -76,7 +76,9 @@ def _divide(model: Qwen3, world: World, bfloat16: bool) -> None:
             if isinstance(weight, nn.Parameter) and weight not in elsewhere:
                 placement = _DIVIDED.get(name.rpartition(".")[2], Replicate())
                 module.weight = _placed(weight, mesh["tensor"], [placement])
-    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bfloat16 else MixedPrecisionPolicy()
+    # Nothing that goes into the model has to be cast, and casting would copy the list that takes the routers' logits.
+    dtypes = (torch.bfloat16, torch.float32) if bfloat16 else (None, None)
+    policy = MixedPrecisionPolicy(*dtypes, cast_forward_inputs=False)
     # A group for each block and one for the rest.
     groups = [*model.model.layers, model]
     for module in groups:
