@@ -136,4 +136,4 @@ class Qwen3(nn.Module):
             if parameter.ndim == 1:
                 yield name, torch.ones(parameter.shape)
             else:
-                yield name, torch.randn(parameter.shape, generator=generator) * self.config.initializer_range
+                yield name, torch.randn(parameter.shape, generator=generator).mul_(self.config.initializer_range)

@@ -93,17 +93,18 @@ def _divide_experts(experts: Experts, mesh: DeviceMesh) -> set[nn.Parameter]:
     """Keep this rank's experts, forget the others' weights; returns the weights kept."""
     each = len(experts) // mesh["expert"].size()
     first = mesh["expert"].get_local_rank() * each
-    own, kept = experts[first : first + each], set()
-    for index, expert in enumerate(experts):
+    own, home = list(experts)[first : first + each], mesh["replica", "tensor"]
+    kept = set()
+    for expert in experts:
         for name, linear in expert.named_children():
-            if first <= index < first + each:
+            if expert in own:
                 # Tensor parallelism divides one axis, and the groups that have the same experts the other.
                 divided = _DIVIDED[name]
-                linear.weight = _placed(linear.weight, mesh["replica", "tensor"], [Shard(1 - divided.dim), divided])
+                linear.weight = _placed(linear.weight, home, [Shard(1 - divided.dim), divided])
                 kept.add(linear.weight)
             else:
                 linear.weight = None
-    experts.joined = DividedExperts(partial(_gathered, list(own)), len(experts), mesh.get_group("expert"))
+    experts.joined = DividedExperts(partial(_gathered, own), len(experts), mesh.get_group("expert"))
     return kept
 
 
