@@ -22,6 +22,7 @@ from qwen3.train.trainer import Trainer
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 TEN_STEPS = {"model": HEADS, "steps": 5, "stages": [0, 2]}
 SPARSE = TEN_STEPS | {"size": "30B-A3B"}
+QUIET = {"changes": {"prompts": []}}
 
 
 def go_on_from(run: Path, step: int, copy: Path) -> Path:
@@ -36,6 +37,10 @@ def two_rows_at_once(job: dict):
     return changed(job).each_stage(tokens_per_micro_batch=1024)
 
 
+def samples(run: Path) -> str:
+    return (run / "samples.jsonl").read_text()
+
+
 @pytest.fixture(scope="module")
 def alone(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
@@ -43,17 +48,20 @@ def alone(data, tmp_path_factory):
     return {
         "dense": one_process(changed(dense), folder / "dense"),
         "sparse": one_process(changed(sparse), folder / "sparse"),
-        "sparse, two rows": one_process(two_rows_at_once(sparse), folder / "sparse-two"),
+        "sparse, two rows": one_process(two_rows_at_once(sparse | QUIET), folder / "sparse-two"),
     }, folder
 
 
+def against(alone: str, job: dict, layout: dict, **changes) -> dict:
+    return job | {"layout": layout, "changes": changes, "against": alone}
+
+
 JOBS = {
-    "tensor": TEN_STEPS | {"layout": {"tensor": 2}, "against": "dense"},
-    "context": TEN_STEPS | {"layout": {"context": 2}, "against": "dense"},
-    "experts": SPARSE | {"layout": {"expert": 2}, "against": "sparse, two rows"},
-    "experts, all kept": SPARSE
-    | {"layout": {"expert": 2}, "changes": {"recompute": False}, "against": "sparse, two rows"},
-    "experts and context": SPARSE | {"layout": {"expert": 2, "context": 2}, "against": "sparse"},
+    "tensor": against("dense", TEN_STEPS, {"tensor": 2}),
+    "context": against("dense", TEN_STEPS, {"context": 2}, prompts=[]),
+    "experts": against("sparse, two rows", SPARSE, {"expert": 2}, prompts=[]),
+    "experts, all kept": against("sparse, two rows", SPARSE, {"expert": 2}, prompts=[], recompute=False),
+    "experts and context": against("sparse", SPARSE, {"expert": 2, "context": 2}),
 }
 
 
@@ -92,6 +100,11 @@ def test_fresh_weights_are_those_of_one_process_to_the_bit(data, together, name)
     assert together[0][name]["initial"] == digest((key, weight.detach()) for key, weight in model.named_parameters())
 
 
+@pytest.mark.parametrize(("name", "one"), [("tensor", "dense"), ("experts and context", "sparse")])
+def test_samples_are_those_of_one_process(alone, together, name, one):
+    assert samples(together[1] / name) == samples(alone[1] / one)
+
+
 def test_keeping_everything_or_computing_it_again_gives_the_same_bits(together):
     kept, again = together[0]["experts, all kept"]["reports"], together[0]["experts"]["reports"]
     assert [report["loss"] for report in kept] == [report["loss"] for report in again]
@@ -103,11 +116,10 @@ def test_tensor_parallel_processes_go_on_from_one_process_s_checkpoint(alone, to
     assert together[0]["resumed"]["rows"] == {step: rows[step] for step in range(6, 11)}
 
 
-@pytest.mark.parametrize("name", ["tensor", "experts"])
+@pytest.mark.parametrize("name", ["tensor", "experts and context"])
 def test_one_process_goes_on_from_a_checkpoint_of_two(data, alone, together, tmp_path, name):
-    job = JOBS[name] | {"data": data}
     run = go_on_from(together[1] / name, 5, tmp_path / "run")
-    reports, rows = one_process(changed(job) if name == "tensor" else two_rows_at_once(job), run)
+    reports, rows = one_process(changed(JOBS[name] | {"data": data}), run)
     expected, all_rows = alone[0][JOBS[name]["against"]]
     assert_equal([vars(report) for report in reports], expected[5:], 1e-6)
     assert rows == {step: all_rows[step] for step in range(6, 11)}
@@ -127,11 +139,11 @@ def test_the_model_of_two_processes_is_that_of_one(alone, together, name):
 def test_four_processes_in_two_ways_at_once(data, alone, tmp_path):
     layouts = [{"tensor": 2, "expert": 2}, {"context": 2, "expert": 2}, {"tensor": 2, "context": 2, "expert": 2}]
     jobs = [
-        SPARSE | {"layout": layout, "data": str(data), "run": str(tmp_path / str(number))}
+        against("", SPARSE, layout, prompts=[]) | {"data": str(data), "run": str(tmp_path / str(number))}
         for number, layout in enumerate(layouts)
     ]
-    against = ["sparse, two rows", "sparse, two rows", "sparse"]
-    for found, name in zip(processes(jobs, tmp_path / "jobs.json", 4), against, strict=True):
+    names = ["sparse, two rows", "sparse, two rows", "sparse"]
+    for found, name in zip(processes(jobs, tmp_path / "jobs.json", 4), names, strict=True):
         reports, rows = alone[0][name]
         assert found["rows"] == rows
         assert_equal(found["reports"], reports, 1e-6)
