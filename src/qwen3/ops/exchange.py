@@ -30,11 +30,11 @@ class DividedExperts:
     ) -> None:
         """`weights` gives (gate, up, down) of this rank's experts in a dtype; it is called in each pass."""
         self._weights, self._num_experts, self._group = weights, num_experts, group
+        # What travels depends on the data, so it cannot be compiled. As a decorator this would import the compiler.
+        self.mix = torch.compiler.disable(self._mix)
 
-    # What travels depends on the data: nothing here can be compiled ahead.
-    @torch.compiler.disable
-    def mix(self, normed_TD: Tensor, weights_Tk: Tensor, chosen_Tk: Tensor) -> Tensor:
-        """The weighted sum [T, D] of the chosen experts' results."""
+    def _mix(self, normed_TD: Tensor, weights_Tk: Tensor, chosen_Tk: Tensor) -> Tensor:
+        """The weighted sum [T, D] of the chosen experts' results: `mix`, as `reference.mix`."""
         top_k = chosen_Tk.shape[1]
         order = chosen_Tk.flatten().argsort(stable=True)
         token = order // top_k
