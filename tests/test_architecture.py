@@ -263,6 +263,11 @@ def test_help_loads_no_torch():
     assert "chat" in result.stdout
 
 
+def test_the_model_loads_without_torch_s_compiler_and_sharding_which_take_seconds():
+    program = "import sys, qwen3.model; assert not {'torch._dynamo', 'torch.distributed.tensor'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_no_file_has_a_name_that_says_nothing():
     folders = ["src", "native", "tests", "benchmarks", "recipes"]
     files = [file for folder in folders for file in (ROOT / folder).rglob("*") if "__pycache__" not in file.parts]
