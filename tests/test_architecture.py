@@ -58,6 +58,7 @@ LIGHT = {
     "qwen3.train.curves": set(),
     "qwen3.train.energy": set(),
     "qwen3.train.flops": set(),
+    "qwen3.train.layout": set(),
     "qwen3.train.ledger": set(),
     "qwen3.train.plan": set(),
     "qwen3.train.recipe": set(),
@@ -260,6 +261,11 @@ def test_help_loads_no_torch():
     )
     result = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert "chat" in result.stdout
+
+
+def test_the_model_loads_without_torch_s_compiler_and_sharding_which_take_seconds():
+    program = "import sys, qwen3.model; assert not {'torch._dynamo', 'torch.distributed.tensor'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_no_file_has_a_name_that_says_nothing():

@@ -2,8 +2,14 @@
 
 import hashlib
 import json
+import os
 import random
 import runpy
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,9 +20,10 @@ from qwen3.tokenizer import Tokenizer
 from qwen3.train.data.build import Job, build
 from qwen3.train.data.sources import Source
 from qwen3.train.recipe import Recipe
-from qwen3.train.trainer import Trainer
+from qwen3.train.trainer import StepReport, Trainer
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+PROCESS = Path(__file__).with_name("training_process.py")
 WORDS = "river stone cloud music garden winter letter silver window morning forest candle bridge market".split()
 
 
@@ -43,9 +50,16 @@ def three_stages(data: Path, size: str = "0.6B") -> Recipe:
     return runpy.run_path(str(RECIPES / "pretrain.py"))["recipe"](size, str(data)).tiny()
 
 
-def short(recipe: Recipe) -> Recipe:
-    """The same with three steps a stage."""
-    return recipe.each_stage(schedule=((0, 0.0), (1, 2e-3), (3, 1e-3)))
+def short(recipe: Recipe, steps: int = 3) -> Recipe:
+    """The same with so many steps a stage."""
+    return recipe.each_stage(schedule=((0, 0.0), (1, 2e-3), (steps, 1e-3)))
+
+
+def changed(job: dict) -> Recipe:
+    """What a process trains on its own or with others: the size, and changes to the recipe and to its model."""
+    recipe = short(three_stages(Path(job["data"]), job.get("size", "0.6B")), job.get("steps", 3))
+    recipe = replace(recipe, model=replace(recipe.model, **job.get("model", {})), **job.get("changes", {}))
+    return replace(recipe, stages=tuple(recipe.stages[number] for number in job.get("stages", (0, 1, 2))))
 
 
 def record_rows(trainer: Trainer) -> dict[int, list[str]]:
@@ -65,8 +79,52 @@ def record_rows(trainer: Trainer) -> dict[int, list[str]]:
         feed.batches = wrapped
 
     for feed, stage in zip(trainer._feeds, trainer.recipe.stages, strict=True):
-        recorded(feed, stage.data.stage.row)
+        recorded(getattr(feed, "whole", feed), stage.data.stage.row)
     return rows
+
+
+def processes(jobs: list[dict], file: Path, size: int = 2) -> list[dict]:
+    """What the reports of the jobs were on `size` processes, equal on all, and the rows of all of them together."""
+    file.write_text(json.dumps(jobs))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = os.environ | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common |= {"PYTHONPATH": os.pathsep.join(["src", *sys.path]), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(PROCESS), str(file)],
+            env=common | {"RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=PROCESS.parents[1],
+        )
+        for rank in range(size)
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+    first, *others = [json.loads(file.with_suffix(f".{rank}.json").read_text()) for rank in range(size)]
+    for number, job in enumerate(first):
+        rows = {int(step): each for step, each in job["rows"].items()}
+        for other in others:
+            assert [r["loss"] for r in job["reports"]] == [r["loss"] for r in other[number]["reports"]]
+            for step, each in other[number]["rows"].items():
+                rows[int(step)] += each
+        job["rows"] = {step: sorted(each) for step, each in rows.items()}
+    return first
+
+
+def one_process(recipe: Recipe, run: Path, stop: int | None = None) -> tuple[list[StepReport], dict[int, list[str]]]:
+    """The reports and rows of a run on this process, up to step `stop`."""
+    trainer = Trainer(recipe, run)
+    rows = record_rows(trainer)
+    reports = []
+    for report in trainer.run():
+        reports.append(report)
+        if report.step == stop:
+            break
+    return reports, {step: sorted(each) for step, each in rows.items()}
 
 
 def gradients(trainer: Trainer, step: int = 0) -> dict[str, torch.Tensor]:
@@ -81,6 +139,14 @@ def gradients(trainer: Trainer, step: int = 0) -> dict[str, torch.Tensor]:
 
 def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return max(float((a[name] - b[name]).norm() / b[name].norm()) for name in b)
+
+
+def digest(weights: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """A hash of every bit of weights and of their names."""
+    found = hashlib.sha256()
+    for name, weight in weights:
+        found.update(name.encode() + weight.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def state(checkpoint: Path) -> dict[str, torch.Tensor]:

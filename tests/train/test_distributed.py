@@ -1,63 +1,17 @@
 """Two processes compute what one does, on the same data, and read each other's checkpoints."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from training import record_rows, short, state, three_stages
+from training import one_process, processes, short, state, three_stages
 
 from qwen3.train import checkpoint
 from qwen3.train.data.errors import DataError
 from qwen3.train.distribute import World
 from qwen3.train.trainer import Trainer
-
-PROCESS = Path(__file__).parents[1] / "training_process.py"
-
-
-def two_processes(jobs: list[dict], file: Path) -> list[dict]:
-    """What the jobs' reports were, and the rows of both processes together."""
-    file.write_text(json.dumps(jobs))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    common |= {"PYTHONPATH": os.pathsep.join(["src", *sys.path]), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(PROCESS), str(file)],
-            env=common | {"RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=PROCESS.parents[1],
-        )
-        for rank in range(2)
-    ]
-    for process in started:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors
-    seen = [json.loads(file.with_suffix(f".{rank}.json").read_text()) for rank in range(2)]
-    for first, second in zip(*seen, strict=True):
-        assert [r["loss"] for r in first["reports"]] == [r["loss"] for r in second["reports"]]
-        first["rows"] = {int(step): sorted(rows + second["rows"][step]) for step, rows in first["rows"].items()}
-    return seen[0]
-
-
-def one_process(recipe, run: Path, stop: int | None = None):
-    trainer = Trainer(recipe, run)
-    rows = record_rows(trainer)
-    reports = []
-    for report in trainer.run():
-        reports.append(report)
-        if report.step == stop:
-            break
-    return reports, {step: sorted(each) for step, each in rows.items()}
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +25,12 @@ def runs(data, tmp_path_factory):
 
     jobs = [
         job(run=str(folder / "two")),
-        job(run=str(folder / "two-muon"), optimizer="muon"),
+        job(run=str(folder / "two-muon"), changes={"optimizer": "muon"}),
         job(run=str(folder / "two-moe"), size="30B-A3B"),
-        job(run=str(folder / "two-bfloat16"), bfloat16=True),
+        job(run=str(folder / "two-bfloat16"), changes={"bfloat16": True}),
         job(run=str(folder / "elastic"), stop=3),
     ]
-    two = two_processes(jobs, folder / "first.json")
+    two = processes(jobs, folder / "first.json")
     dense, moe = short(three_stages(data)), short(three_stages(data, "30B-A3B"))
     one = [
         one_process(dense, folder / "one"),
@@ -89,7 +43,7 @@ def runs(data, tmp_path_factory):
     elastic = [two[4], None, None]
     reports, rows = one_process(dense, folder / "elastic", stop=6)
     elastic[1] = {"reports": [vars(report) for report in reports], "rows": rows}
-    elastic[2] = two_processes([job(run=str(folder / "elastic"))], folder / "second.json")[0]
+    elastic[2] = processes([job(run=str(folder / "elastic"))], folder / "second.json")[0]
     return folder, one, two, elastic
 
 

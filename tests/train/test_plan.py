@@ -10,6 +10,7 @@ import pytest
 from qwen3.cli.train import print_plan
 from qwen3.hardware import peak_flops
 from qwen3.train import step_law
+from qwen3.train.layout import Layout
 from qwen3.train.plan import plan
 
 PRETRAIN = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "pretrain.py"))
@@ -43,6 +44,20 @@ def test_memory_falls_with_devices_and_days_with_their_number():
     assert one.memory.total > 70 * 2**30 > many.memory.total
     whole = plan(replace(recipe, recompute=False), 64, "H100", 0.4)[0]
     assert whole.memory.activations > 3 * many.memory.activations
+
+
+def test_devices_that_share_matrices_rows_and_experts_need_less_memory():
+    recipe = PRETRAIN["recipe"]("30B-A3B")
+    alone = plan(recipe, 64, "H100", 0.4)[2]
+    shared = plan(recipe, 64, "H100", 0.4, Layout(tensor=4, context=2))[2]
+    experts = plan(recipe, 64, "H100", 0.4, Layout(expert=8))[2]
+    assert (alone.readers, shared.readers, experts.readers) == (64, 8, 64)
+    assert shared.memory.optimizer == experts.memory.optimizer == alone.memory.optimizer
+    assert shared.memory.activations < alone.memory.activations / 2
+    assert experts.memory.activations == alone.memory.activations
+    assert experts.memory.weights < alone.memory.weights < 2 * experts.memory.weights
+    with pytest.raises(ValueError, match="4 key-value heads do not divide into 8"):
+        plan(recipe, 64, "H100", 0.4, Layout(tensor=8))
 
 
 def test_the_printed_plan_has_every_stage_and_says_when_rows_are_too_few(capsys):

@@ -48,6 +48,11 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys
     assert sum(stage.tokens for stage in kept.stages) == sum(json.loads(line)["tokens"] for line in lines)
 
 
+def test_processes_that_are_not_there_cannot_share_the_work(tmp_path):
+    with pytest.raises(ValueError, match="start a multiple of 2 with torchrun"):
+        train(RECIPE, out=tmp_path / "run", tiny=True, tensor_parallel=2)
+
+
 def test_the_exported_model_loads_here_and_in_transformers(tmp_path, capfd):
     transformers = pytest.importorskip("transformers")
     model_dir = tmp_path / "model"

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from qwen3.cli.report import print_sections, readable_bytes
 
 if TYPE_CHECKING:
+    from qwen3.train.layout import Layout
     from qwen3.train.recipe import Recipe
     from qwen3.train.trainer import StepReport, Trainer
 
@@ -49,6 +50,13 @@ def run_recipe(
     ] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="The recipe's small variant, which runs in seconds.")] = False,
     log_every: Annotated[int, typer.Option(min=1, help="Steps between two log lines.")] = 20,
+    tensor_parallel: Annotated[
+        int, typer.Option(min=1, help="Neighbouring processes that share every matrix: heads, feed-forward columns.")
+    ] = 1,
+    expert_parallel: Annotated[int, typer.Option(min=1, help="Processes that share the experts of a layer.")] = 1,
+    context_parallel: Annotated[
+        int, typer.Option(min=1, help="Processes that share the tokens of a row: for long sequences.")
+    ] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost; train nothing.")] = False,
     devices: Annotated[int, typer.Option(min=1, help="For --dry-run: how many devices.")] = 1,
     device: Annotated[str, typer.Option(help="For --dry-run: their kind.")] = "H100",
@@ -56,15 +64,18 @@ def run_recipe(
 ) -> None:
     """Train a model from a recipe. Ctrl-C saves a checkpoint; the same command goes on from it.
 
-    Several processes or devices: torchrun --nproc-per-node N -m qwen3 train RECIPE.py. The curves of a run as SVG:
-    qwen3 train plot RUN.
+    Several processes or devices: torchrun --nproc-per-node N -m qwen3 train RECIPE.py. How they share the work may
+    change between two starts. The curves of a run as SVG: qwen3 train plot RUN.
     """
+    from qwen3.train.layout import Layout
+
     chosen = load_recipe(recipe, variant)
     chosen = chosen.tiny() if tiny else chosen
+    layout = Layout(tensor_parallel, expert_parallel, context_parallel)
     if dry_run:
-        print_plan(chosen, devices, device, mfu)
+        print_plan(chosen, devices, device, mfu, layout)
     else:
-        run(chosen, out, export, log_every)
+        run(chosen, out, export, log_every, layout)
 
 
 @train.command()
@@ -93,7 +104,13 @@ def load_recipe(path: Path, variant: str | None = None) -> Recipe:
     return made
 
 
-def run(recipe: Recipe, out: Path | None = None, export: Path | None = None, log_every: int = 20) -> None:
+def run(
+    recipe: Recipe,
+    out: Path | None = None,
+    export: Path | None = None,
+    log_every: int = 20,
+    layout: Layout | None = None,
+) -> None:
     """Train `recipe` to its end in `out` and write the model to `export`; Ctrl-C stops it between two steps."""
     from qwen3 import __version__
     from qwen3.train import distribute
@@ -101,7 +118,7 @@ def run(recipe: Recipe, out: Path | None = None, export: Path | None = None, log
     from qwen3.train.trainer import Trainer
 
     out = out or Path("runs") / recipe.name
-    world = distribute.join()
+    world = distribute.join(layout)
     book = Bookkeeper(recipe, out, world, software=f"qwen3 {__version__}")
     trainer = Trainer(recipe, out, world, book)
     say = print if trainer.world.is_first else lambda *_, **__: None
@@ -123,17 +140,18 @@ def run(recipe: Recipe, out: Path | None = None, export: Path | None = None, log
     say(f"the model is in {export}")
 
 
-def print_plan(recipe: Recipe, devices: int, device: str, mfu: float) -> None:
+def print_plan(recipe: Recipe, devices: int, device: str, mfu: float, layout: Layout | None = None) -> None:
     """The whole plan: stages, tokens, steps, operations, memory on each device, days."""
     from qwen3.train.plan import plan
 
-    stages, model = plan(recipe, devices, device, mfu), recipe.model
+    stages, model = plan(recipe, devices, device, mfu, layout), recipe.model
     used = f", {model.num_active_parameters:,} of them for a token" if model.is_moe else ""
     dtype = "bfloat16" if recipe.bfloat16 else "float32"
     recomputes = ", activation checkpointing" if recipe.recompute else ""
     sections = {recipe.name: [("model", f"{model.num_parameters:,} parameters{used}")]}
     sections[recipe.name].append(("method", f"{recipe.optimizer}, {dtype}{recomputes}"))
     for each in stages:
+        idle = "" if each.rows >= each.readers else f", but only {each.rows} rows a step"
         first, last = each.peak_rate, each.stage.schedule[-1][1]
         parts = ("weights", "gradients", "optimizer", "activations", "runtime")
         split = ", ".join(f"{part} {readable_bytes(getattr(each.memory, part))}" for part in parts)
@@ -143,7 +161,7 @@ def print_plan(recipe: Recipe, devices: int, device: str, mfu: float) -> None:
             ("learning rate", f"{first:.2e}, at the end {last:.2e}"),
             ("FLOPs", f"{each.flops:.3g}"),
             ("memory", f"{readable_bytes(each.memory.total)} on each device: {split}"),
-            ("days", f"{each.days:,.1f}" + ("" if each.rows >= devices else f", but only {each.rows} rows a step")),
+            ("days", f"{each.days:,.1f}{idle}"),
         ]
     tokens, flops, days = (sum(getattr(each, name) for each in stages) for name in ("tokens", "flops", "days"))
     sections["in all"] = [

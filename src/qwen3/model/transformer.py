@@ -9,6 +9,7 @@ caches, quantization, adapters or devices.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -138,10 +139,14 @@ class Qwen3(nn.Module):
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
         """Draw fresh weights: matrices from N(0, initializer_range), norm scales one. Reproducible by `seed`."""
+        for parameter, (_, value) in zip(self.parameters(), self.fresh_weights(seed), strict=True):
+            parameter.copy_(value)
+
+    def fresh_weights(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """What `initialise` sets, one parameter after another, float32. The model may be on the meta device."""
         generator = torch.Generator().manual_seed(seed)
-        for parameter in self.parameters():
+        for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
-                parameter.fill_(1.0)
+                yield name, torch.ones(parameter.shape)
             else:
-                draw = torch.randn(parameter.shape, generator=generator) * self.config.initializer_range
-                parameter.copy_(draw)
+                yield name, torch.randn(parameter.shape, generator=generator).mul_(self.config.initializer_range)

@@ -7,7 +7,7 @@ input and round where transformers' Qwen3 rounds, so that equal weights give equ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -107,20 +107,36 @@ def moe_and_router(
     logits [T, E].
     """
     normed_TD = rms_norm(x_TD, norm_weight_D, eps)
+    router_TE, weights_Tk, chosen_Tk = route(normed_TD, router_weight_ED, top_k, renormalise)
+    return x_TD + mix(normed_TD, weights_Tk, chosen_Tk, experts), router_TE
+
+
+def route(normed_TD: Tensor, router_weight_ED: Tensor, top_k: int, renormalise: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The router's logits [T, E], and weights and numbers of the experts that it chooses for each token, [T, k]."""
     router_TE = linear(normed_TD, router_weight_ED)
     probabilities_TE = F.softmax(router_TE, dim=-1, dtype=torch.float32)
     weights_Tk, chosen_Tk = probabilities_TE.topk(top_k, dim=-1)
     if renormalise:
         weights_Tk = weights_Tk / weights_Tk.sum(-1, keepdim=True)
-    weights_Tk = weights_Tk.to(x_TD.dtype)
-    out_TD = torch.zeros_like(x_TD)
+    return router_TE, weights_Tk.to(normed_TD.dtype), chosen_Tk
+
+
+def mix(
+    normed_TD: Tensor, weights_Tk: Tensor, chosen_Tk: Tensor, experts: Sequence[tuple[Tensor, Tensor, Tensor]]
+) -> Tensor:
+    """The weighted sum [T, D] of the chosen experts' results."""
+    out_TD = torch.zeros_like(normed_TD)
     for expert in chosen_Tk.unique().tolist():
-        gate_weight, up_weight, down_weight = experts[expert]
         token, slot = (chosen_Tk == expert).nonzero(as_tuple=True)
-        x_nD = normed_TD[token]
-        y_nD = swiglu_linear(linear(x_nD, gate_weight), linear(x_nD, up_weight), down_weight)
+        y_nD = feed_forward(normed_TD[token], experts[expert])
         out_TD = out_TD.index_add(0, token, y_nD * weights_Tk[token, slot, None])
-    return x_TD + out_TD, router_TE
+    return out_TD
+
+
+def feed_forward(x_nD: Tensor, weights: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """One expert (gate [F, D], up [F, D], down [D, F]): [n, D] -> [n, D]."""
+    gate_weight, up_weight, down_weight = weights
+    return swiglu_linear(linear(x_nD, gate_weight), linear(x_nD, up_weight), down_weight)
 
 
 def token_losses(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, chunk: int = 1024) -> Tensor:
@@ -132,6 +148,11 @@ def token_losses(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, c
     def losses(hidden_nD: Tensor, targets_n: Tensor) -> Tensor:
         return F.cross_entropy(linear(hidden_nD, head_weight_VD).float(), targets_n, reduction="none")
 
+    return in_chunks(losses, hidden_TD, targets_T, chunk)
+
+
+def in_chunks(losses: Callable[[Tensor, Tensor], Tensor], hidden_TD: Tensor, targets_T: Tensor, chunk: int) -> Tensor:
+    """`losses` of `chunk` tokens at a time, [T]; what it makes on the way is made again in the backward."""
     pieces = zip(hidden_TD.split(chunk), targets_T.split(chunk), strict=True)
     return torch.cat([checkpoint(losses, h, t, use_reentrant=False) for h, t in pieces])
 

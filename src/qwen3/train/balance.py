@@ -11,19 +11,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from qwen3.config import ModelConfig
+from qwen3.train.distribute import World
 
 
 class LoadBalance:
     """Counts one optimizer step's choices. One object a run; `start_step` forgets the last step's."""
 
-    def __init__(self, config: ModelConfig, device: torch.device | str = "cpu") -> None:
+    def __init__(self, config: ModelConfig, world: World | None = None) -> None:
+        self._world = world or World()
         self._top_k = config.num_experts_per_tok
         self._num_experts = config.num_experts
-        self.counts_LE = torch.zeros(config.num_sparse_layers, config.num_experts, device=device)
+        self.counts_LE = torch.zeros(config.num_sparse_layers, config.num_experts, device=self._world.device)
         """Choices of each expert in the step up to now, on all ranks."""
 
     def start_step(self) -> None:
@@ -40,9 +41,7 @@ class LoadBalance:
         chosen_LTk = probabilities_LTE.detach().topk(self._top_k, dim=-1).indices
         counts_LE = torch.zeros_like(self.counts_LE)
         counts_LE.scatter_add_(1, chosen_LTk.flatten(1), torch.ones_like(chosen_LTk.flatten(1), dtype=torch.float32))
-        if dist.is_initialized():
-            dist.all_reduce(counts_LE)
-        self.counts_LE += counts_LE
+        self.counts_LE += self._world.sum(counts_LE)
         share_LE = self.counts_LE / self.counts_LE.sum(-1, keepdim=True)
         balance = self._num_experts * (share_LE * probabilities_LTE.sum(1)).sum(-1).mean()
         z = logits_LTE.logsumexp(-1).square().sum(-1).mean()

@@ -19,8 +19,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from qwen3.train import ledger, shares
 from qwen3.train.data.dataset import Dataset
 from qwen3.train.data.stage import StageData
@@ -126,5 +124,4 @@ class Bookkeeper:
 
 def _shared_name(world: World) -> str:
     """A random name for this attempt, the same on all processes."""
-    number = uuid.uuid4().int >> 80 if world.is_first else 0
-    return f"{int(world.sum(torch.tensor(number, dtype=torch.int64, device=world.device))):012x}"
+    return f"{world.agreed(uuid.uuid4().int >> 80):012x}"

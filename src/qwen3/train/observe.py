@@ -27,13 +27,14 @@ def loss(model: Qwen3, batches: Iterable[Batch], attend: type[CausalAttend], wor
 
 
 @torch.no_grad()
-def continuation(model: Qwen3, tokenizer: Tokenizer, prompt: str, most_tokens: int = 32) -> str:
+def continuation(model: Qwen3, tokenizer: Tokenizer, world: World, prompt: str, most_tokens: int = 32) -> str:
     """The prompt and the most likely tokens after it, up to the end of the text. The prefix is read anew each time."""
     ids = tokenizer.encode(prompt)
     for _ in range(most_tokens):
-        tokens_T = torch.tensor(ids, device=model.device)
-        hidden_TD = model(tokens_T, torch.arange(len(ids), device=model.device), CausalAttend([len(ids)]))
-        following = int(model.logits(hidden_TD[-1:]).argmax())
+        tokens_T = torch.tensor(ids, device=world.device)
+        hidden_TD = model(tokens_T, torch.arange(len(ids), device=world.device), CausalAttend([len(ids)]))
+        # All processes compute together, so that all must stop together.
+        following = world.agreed(int(model.logits(hidden_TD[-1:]).argmax()))
         if following == tokenizer.end_of_text_id:
             break
         ids.append(following)

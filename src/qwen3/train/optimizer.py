@@ -7,6 +7,7 @@ to the size of AdamW's (arXiv 2502.16982, section 2.2), so both take the same le
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +28,13 @@ class Optimizer:
         hidden = [p for name, p in parameters.items() if kind == "muon" and p.ndim == 2 and ".layers." in name]
         taken = set(map(id, hidden))
         rest = [p for p in parameters.values() if id(p) not in taken]
-        groups = [
-            {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in rest if p.ndim == 1], "weight_decay": 0.0},
-        ]
-        self._adamw = torch.optim.AdamW(groups, betas=betas, fused=True)
+        # One call of the fused update takes tensors of one mesh.
+        groups: dict[Any, dict[str, Any]] = {}
+        for parameter in rest:
+            decay = weight_decay if parameter.ndim > 1 else 0.0
+            key = (decay, getattr(parameter, "device_mesh", None))
+            groups.setdefault(key, {"params": [], "weight_decay": decay})["params"].append(parameter)
+        self._adamw = torch.optim.AdamW(list(groups.values()), betas=betas, fused=True)
         self._all: list[torch.optim.Optimizer] = [self._adamw]
         for parameter in rest:
             self._adamw.state[parameter] = {

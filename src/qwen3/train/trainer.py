@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ from qwen3.checkpoint.load import save_model
 from qwen3.config import RopeParameters
 from qwen3.model import Qwen3
 from qwen3.tokenizer import Tokenizer
-from qwen3.train import checkpoint, distribute, observe
+from qwen3.train import checkpoint, context, distribute, observe, parallel
 from qwen3.train.balance import LoadBalance
 from qwen3.train.batch import Batch
 from qwen3.train.conversations import learn_tokenizer
@@ -79,7 +80,9 @@ class Trainer:
         self.world = world or distribute.join()
         directory.mkdir(parents=True, exist_ok=True)
         self.tokenizer = _tokenizer(recipe)
-        self._feeds = [open_feed(stage, self.tokenizer, recipe.seed, self.world.size) for stage in recipe.stages]
+        self._feeds = [open_feed(stage, self.tokenizer, recipe.seed, self.world.readers) for stage in recipe.stages]
+        if self.world.layout.context > 1:
+            self._feeds = context.divided(recipe.stages, self._feeds, self.world)
         end_of_text = self.tokenizer.end_of_text_id
         config = replace(
             recipe.model,
@@ -87,18 +90,14 @@ class Trainer:
             eos_token_id=(self.tokenizer.eos_id, end_of_text),
             pad_token_id=end_of_text,
         )
-        self.model = Qwen3(config)
-        self.model.initialise(recipe.seed)
-        self.model.to(self.world.device)
+        self.model = parallel.place(config, self.world, recipe.bfloat16, recipe.seed)
         # What computes: the float32 model itself, its shards, or a bfloat16 copy that follows it.
         self._compute = self.model
-        if self.world.size > 1:
-            distribute.shard(self.model, self.world, recipe.bfloat16)
-        elif recipe.bfloat16:
+        if self.world.size == 1 and recipe.bfloat16:
             self._compute = Qwen3(config).to(self.world.device).bfloat16()
-        self._balance = LoadBalance(config, self.world.device) if config.is_moe else None
+        self._balance = LoadBalance(config, self.world) if config.is_moe else None
         if self._balance is not None:
-            distribute.give_every_expert_a_gradient(self._compute)
+            parallel.give_every_expert_a_gradient(self._compute)
         self._parameters = dict(self.model.named_parameters())
         self._optimizer = Optimizer(self._parameters, recipe.optimizer, recipe.betas, recipe.weight_decay)
         self._guard = SpikeGuard(recipe.spike_sigmas, recipe.spike_window, recipe.most_skips)
@@ -141,6 +140,7 @@ class Trainer:
             "stage": self.recipe.stages[number].name,
             "data": {"stage": number, "steps": before + 1, "identity": [feed.identity for feed in self._feeds]},
             "world_size": self.world.size,
+            "layout": asdict(self.world.layout),
             "updates": self._optimizer.updates,
             "spikes": self._guard.state(),
             "ledger": dict(self.ledger.state()) if self.ledger is not None else {},
@@ -151,13 +151,15 @@ class Trainer:
         """The loss on the held-out documents of stage `number`, in nats per token."""
         self._enter(number)
         feed = self._feeds[number]
-        loss = observe.loss(self._compute, feed.held_out(self.world.rank, self.world.size), feed.attend, self.world)
+        batches = feed.held_out(self.world.reader, self.world.readers)
+        loss = observe.loss(self._compute, batches, feed.attend, self.world)
         self._reshard()
         return loss
 
     def samples(self) -> list[str]:
         """The recipe's prompts with the most likely continuation."""
-        texts = [observe.continuation(self._compute, self.tokenizer, prompt) for prompt in self.recipe.prompts]
+        write = partial(observe.continuation, self._compute, self.tokenizer, self.world)
+        texts = [write(prompt) for prompt in self.recipe.prompts]
         self._reshard()
         return texts
 
@@ -169,17 +171,19 @@ class Trainer:
         if self.step:
             self._enter(self.recipe.place(self.step - 1)[0])
         config = self.model.config
-        model = self.model
-        if self.world.size > 1:
-            model = Qwen3(config)
-            weights = {name: distribute.whole(parameter.detach()) for name, parameter in self._parameters.items()}
-            model.load_state_dict(weights)
+        weights = {}
+        for name, weight in parallel.whole_weights(self.model, self.world):
+            if self.world.is_first:
+                weights[name] = weight.bfloat16().cpu()
         special_ids = {
             "bos_token_id": config.bos_token_id,
             "eos_token_id": list(config.eos_token_ids),
             "pad_token_id": config.pad_token_id,
         }
         if self.world.is_first:
+            with torch.device("meta"):
+                model = Qwen3(config)
+            model.load_state_dict(weights, assign=True)
             save_model(
                 model,
                 directory,
@@ -242,11 +246,10 @@ class Trainer:
         if self._balance is not None:
             self._balance.start_step()
         sums = torch.zeros(2, dtype=torch.float64, device=self.world.device)
-        for batch in feed.batches(step, self.world.rank, self.world.size):
+        for batch in feed.batches(step, self.world.reader, self.world.readers):
             sums += self._backward(batch, feed, counts)
         loss, balance = self.world.sum(sums).tolist()
-        norm_tensor = torch.nn.utils.clip_grad_norm_(self._parameters.values(), recipe.max_gradient_norm)
-        norm = distribute.whole(norm_tensor).item()
+        norm = parallel.clip_gradients(self._parameters.values(), recipe.max_gradient_norm, self.world)
         rate = learning_rate(stage.schedule, step)
         skipped = self._guard.reason_to_skip(self.step + 1, loss, norm)
         if not skipped:
