@@ -96,13 +96,13 @@ def load_recipe(path: Path, variant: str | None = None) -> Recipe:
 def run(recipe: Recipe, out: Path | None = None, export: Path | None = None, log_every: int = 20) -> None:
     """Train `recipe` to its end in `out` and write the model to `export`; Ctrl-C stops it between two steps."""
     from qwen3 import __version__
-    from qwen3.train import distribute
+    from qwen3.train import distribute, start
     from qwen3.train.bookkeeping import Bookkeeper
     from qwen3.train.trainer import Trainer
 
     out = out or Path("runs") / recipe.name
     world = distribute.join()
-    book = Bookkeeper(recipe, out, world, software=f"qwen3 {__version__}")
+    book = Bookkeeper(recipe, out, world, software=f"qwen3 {__version__}", parent=start.parent(recipe))
     trainer = Trainer(recipe, out, world, book)
     say = print if trainer.world.is_first else lambda *_, **__: None
     processes = f" on {trainer.world.size} processes" if trainer.world.size > 1 else ""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from qwen3.ops import packed, paged, reference, sampling
+from qwen3.ops.cross_entropy import WeightedLoss
 from qwen3.ops.packed import PackedWeight
 from qwen3.ops.packed_moe import PackedExperts, packed_moe
 from qwen3.ops.paged import PackedVector
@@ -37,6 +38,7 @@ __all__ = [
     "rms_norm",
     "swiglu_linear",
     "token_losses",
+    "weighted_loss",
 ]
 
 Weight = Tensor | PackedWeight
@@ -62,6 +64,7 @@ IMPLEMENTATIONS: dict[str, str] = {
     "rms_norm": _BOTH,
     "swiglu_linear": _BOTH,
     "token_losses": "torch reference",
+    "weighted_loss": "torch, its gradients made in the forward pass",
 }
 """What runs each operation, for `qwen3 doctor` and `qwen3 info`."""
 
@@ -139,6 +142,14 @@ def moe_and_router(
 ) -> tuple[Tensor, Tensor]:
     """`moe` and the router's logits [T, E], for training."""
     return reference.moe_and_router(x_TD, norm_weight_D, eps, router_weight_ED, experts, top_k, renormalise)
+
+
+def weighted_loss(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, weights_T: Tensor) -> Tensor:
+    """The sum of the cross-entropies of targets [T], each times its float32 weight, in nats: the training loss.
+
+    It is for one backward pass; without gradients `token_losses` is the cheaper one.
+    """
+    return WeightedLoss.apply(hidden_TD, head_weight_VD, targets_T, weights_T)
 
 
 def draw(logits_V: Tensor, temperature: float, top_k: int, top_p: float, min_p: float, noise: float) -> int | None:

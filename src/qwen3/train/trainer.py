@@ -24,7 +24,7 @@ from qwen3.checkpoint.load import save_model
 from qwen3.config import RopeParameters
 from qwen3.model import Qwen3
 from qwen3.tokenizer import Tokenizer
-from qwen3.train import checkpoint, distribute, observe
+from qwen3.train import checkpoint, distribute, observe, start
 from qwen3.train.balance import LoadBalance
 from qwen3.train.batch import Batch
 from qwen3.train.conversations import learn_tokenizer
@@ -88,7 +88,7 @@ class Trainer:
             pad_token_id=end_of_text,
         )
         self.model = Qwen3(config)
-        self.model.initialise(recipe.seed)
+        start.fill(self.model, recipe)
         self.model.to(self.world.device)
         # What computes: the float32 model itself, its shards, or a bfloat16 copy that follows it.
         self._compute = self.model
@@ -232,7 +232,7 @@ class Trainer:
                 log.write(json.dumps(finite, ensure_ascii=False) + "\n")
 
     def _train_step(self) -> StepReport:
-        recipe, start = self.recipe, time.perf_counter()
+        recipe, began = self.recipe, time.perf_counter()
         number, step = recipe.place(self.step)
         stage, feed = recipe.stages[number], self._feeds[number]
         self._enter(number)
@@ -261,7 +261,7 @@ class Trainer:
             rate,
             counts.tokens,
             counts.trained,
-            time.perf_counter() - start,
+            time.perf_counter() - began,
             stage.name,
             skipped,
             None if self._balance is None else balance,
@@ -279,8 +279,12 @@ class Trainer:
             recompute=self.recipe.recompute,
             router_logits=router_logits,
         )
-        losses = ops.token_losses(hidden_TD[counted], self._compute.head_weight, batch.targets_T[counted])
-        loss = total = (losses * batch.loss_weight_T[counted]).sum() / counts.trained
+        loss = total = ops.weighted_loss(
+            hidden_TD[counted],
+            self._compute.head_weight,
+            batch.targets_T[counted],
+            batch.loss_weight_T[counted] / counts.trained,
+        )
         balance = torch.zeros((), device=self.world.device)
         if self._balance is not None:
             # A spare batch has no tokens that count.
