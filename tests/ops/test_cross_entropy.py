@@ -54,7 +54,9 @@ def test_in_bfloat16_its_gradients_are_as_near_to_the_exact_ones_as_the_plain_fo
         )
         gradients = torch.autograd.grad(loss(hidden, head, targets, weights), (hidden, head))
         assert all(gradient.dtype == torch.bfloat16 for gradient in gradients)
-        found += [float((a.float() - b.float()).norm() / b.float().norm()) for a, b in zip(gradients, exact, strict=True)]
+        found += [
+            float((a.float() - b.float()).norm() / b.float().norm()) for a, b in zip(gradients, exact, strict=True)
+        ]
     assert all(a < max(1.3 * b, 0.01) for a, b in zip(narrow, plain, strict=True))
 
 

@@ -73,7 +73,9 @@ def test_the_command_writes_a_model_that_a_run_starts_from_and_names_as_its_pare
     save_model(upcycle(dense, 4, 2), tmp_path / "start")
     recipe = replace(recipe, model=ModelConfig.load(tmp_path / "start"), start_from=str(tmp_path / "start"))
     trainer = Trainer(recipe, tmp_path / "run")
-    assert torch.equal(trainer.model.model.layers[1].mlp.experts[3].up_proj.weight, dense.model.layers[1].mlp.up_proj.weight)
+    assert torch.equal(
+        trainer.model.model.layers[1].mlp.experts[3].up_proj.weight, dense.model.layers[1].mlp.up_proj.weight
+    )
     first, *_, last = trainer.run()
     assert last.loss < first.loss
     assert start.parent(recipe).digest == integrity.sha256(tmp_path / "start" / "model.safetensors")

@@ -143,7 +143,9 @@ def upcycle(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new directory, in the official sparse layout.")],
     experts: Annotated[int, typer.Option(min=1, help="Experts of each layer.")] = 8,
     top_k: Annotated[int, typer.Option(min=1, help="Experts that a token takes.")] = 2,
-    pieces: Annotated[int, typer.Option(min=1, help="Experts that a feed-forward is cut into; divides the others.")] = 1,
+    pieces: Annotated[
+        int, typer.Option(min=1, help="Experts that a feed-forward is cut into; divides the others.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Draws the routers.")] = 0,
 ) -> None:
     """Make a sparse model of a dense one that computes the same function, to train on (a recipe's `start_from`).

@@ -129,6 +129,10 @@ class Trainer:
             if stage.sample_every and done % stage.sample_every == 0:
                 self._write("samples.jsonl", {"step": self.step, "samples": self.samples()})
             if done % stage.checkpoint_every == 0 or done == stage.steps:
+                if self._balance is not None:
+                    # Before the save: a start from there keeps the lines of the steps up to it.
+                    counts = self._balance.counts_LE.int().tolist()
+                    self._write("experts.jsonl", {"step": self.step, "counts": counts})
                 self.save()
             yield report
 
@@ -210,7 +214,7 @@ class Trainer:
         """Drop from the logs what an interrupted run did after its last checkpoint; it will be done again."""
         if not self.world.is_first:
             return
-        for path in (self.directory / "log.jsonl", self.directory / "samples.jsonl"):
+        for path in (self.directory / f"{name}.jsonl" for name in ("log", "samples", "experts")):
             if path.exists():
                 with path.open("rb") as file:
                     kept = 0

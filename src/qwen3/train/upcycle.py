@@ -29,7 +29,9 @@ def sparse_config(dense: ModelConfig, num_experts: int, top_k: int, pieces: int 
         raise ValueError(f"pieces {pieces} does not divide the feed-forward's width {dense.intermediate_size:,}")
     for name, value in (("num_experts", num_experts), ("top_k", top_k)):
         if value < 1 or value % pieces:
-            raise ValueError(f"{name} {value} is not a positive multiple of {pieces} pieces: a token takes whole copies")
+            raise ValueError(
+                f"{name} {value} is not a positive multiple of {pieces} pieces: a token takes whole copies"
+            )
     if top_k > num_experts:
         raise ValueError(f"a token cannot take {top_k} of {num_experts} experts: lower top_k")
     return replace(
