@@ -26,17 +26,19 @@ from qwen3.train.bbpe import train_tokenizer
 from qwen3.train.data.build import Job, build
 from qwen3.train.data.sources import Source
 
-VOCABULARY, LENGTH, HELD_OUT = 512, 256, 1 << 16
-WIDTHS, TOKENS, LARGEST, LARGEST_TOKENS = (16, 32, 48, 64), (5.0, 10.0, 20.0), 96, 10.0
-RATES = (0.125, 0.25, 0.5, 1.0, 2.0)
+VOCABULARY, LENGTH, HELD_OUT = 512, 128, 1 << 16
+# Tokens by width, as multiples of the parameters; the last width is the one that the laws do not see.
+SWEEP = {16: (10.0, 20.0, 40.0), 32: (10.0, 20.0, 40.0), 48: (10.0, 20.0), 64: (20.0,)}
+# Step Law was fitted from 60 million parameters up; to models so small it gives too high rates.
+RATES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
 
 def plan() -> list[sweep.PlannedRun]:
     target = ModelConfig.preset("Qwen3-0.6B")
-    runs = []
-    for widths, tokens in ((WIDTHS, TOKENS), ((LARGEST,), (LARGEST_TOKENS,))):
-        runs += sweep.plan(target, widths, tokens, RATES, (1.0,), sequence_length=LENGTH, vocab_size=VOCABULARY)
-    return runs
+    options = {"sequence_length": LENGTH, "vocab_size": VOCABULARY}
+    return [
+        run for width, tokens in SWEEP.items() for run in sweep.plan(target, [width], tokens, RATES, [1], **options)
+    ]
 
 
 def build_data(texts: Path, directory: Path) -> None:

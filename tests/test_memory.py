@@ -270,7 +270,7 @@ def test_optimizers_moments_and_master_copies():
 
 def test_naive_head_costs_its_logits():
     chunked, naive = (estimate_training(QWEN3_4B, context=32_768, chunked_head=is_) for is_ in (True, False))
-    assert naive.activations - chunked.activations > 30_000 * QWEN3_4B.vocab_size * 12
+    assert naive.activations - chunked.activations > 30_000 * QWEN3_4B.vocab_size * 12 - 4 * GIB
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resident-memory peak to read")

@@ -48,7 +48,7 @@ class WeightedLoss(torch.autograd.Function):
             if not is_float32:
                 narrow_nV.copy_(logits_nV)
             torch.mm(narrow_nV, head_weight_VD, out=grad_hidden_TD[part])
-            grad_head_VD.addmm_(narrow_nV.T, hidden_nD)
+            torch.addmm(grad_head_VD, narrow_nV.T, hidden_nD, out=grad_head_VD)
         ctx.grads = grad_hidden_TD, grad_head_VD
         return total
 
