@@ -69,7 +69,8 @@ def _train(model, tokens: list[int], micro_batches: int) -> None:
 
     def backward(tokens_T: torch.Tensor) -> None:
         hidden_TD = model(tokens_T, torch.arange(len(tokens_T)), CausalAttend([len(tokens_T)]))
-        ops.token_losses(hidden_TD, model.head_weight, tokens_T).mean().backward()
+        weights_T = torch.full((len(tokens_T),), 1 / len(tokens_T))
+        ops.weighted_loss(hidden_TD, model.head_weight, tokens_T, weights_T).backward()
 
     # The moments exist from the first step on, the gradients of a step from its first micro-batch on.
     backward(torch.tensor(tokens[:2]))

@@ -15,6 +15,7 @@ from qwen3.engine.engine import GPU_CHUNK, TORCH_CHUNK
 from qwen3.memory import (
     CHUNKS,
     FORMATS,
+    HEAD_BUFFER_BYTES,
     KV_FORMATS,
     MAX_CONTEXT,
     OPTIMIZERS,
@@ -28,6 +29,7 @@ from qwen3.memory import (
 from qwen3.model import CausalAttend, Qwen3
 from qwen3.model.transforms import PACKINGS, quantize_weights
 from qwen3.ops import PackedVector
+from qwen3.ops.cross_entropy import BUFFER_BYTES
 from qwen3.presets import PRESETS
 
 GIB = 2**30
@@ -214,6 +216,10 @@ def test_default_chunks_are_the_engines():
     assert {"cpu": TORCH_CHUNK, "cuda": GPU_CHUNK} == CHUNKS
 
 
+def test_the_heads_buffer_is_the_trainers():
+    assert HEAD_BUFFER_BYTES == BUFFER_BYTES
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", TINY)
@@ -263,8 +269,8 @@ def test_optimizers_moments_and_master_copies():
 
 
 def test_naive_head_costs_its_logits():
-    chunked, naive = (estimate_training(QWEN3_4B, context=32_768, head_chunk=n).activations for n in (1024, None))
-    assert naive - chunked > 30_000 * QWEN3_4B.vocab_size * 12 - 4 * GIB
+    chunked, naive = (estimate_training(QWEN3_4B, context=32_768, chunked_head=is_) for is_ in (True, False))
+    assert naive.activations - chunked.activations > 30_000 * QWEN3_4B.vocab_size * 12 - 4 * GIB
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resident-memory peak to read")

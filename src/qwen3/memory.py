@@ -23,6 +23,8 @@ from qwen3.quant.formats import FORMATS, KV_FORMATS, Format, ceil_div, choose, f
 MAX_CONTEXT = 262_144
 # Tokens of one step by device: the engine's prefill chunks.
 CHUNKS = {"cpu": 512, "cuda": 2048}
+# Of float32 logits at once in the trainer's loss.
+HEAD_BUFFER_BYTES = 1 << 28
 # What a process holds besides the model. cpu: Python with torch and this package imported (220 MiB) and what the
 # kernels set up on first use (30 MiB), Linux x86-64, torch 2.13. cuda: an allowance for driver context, kernels
 # and cuBLAS workspaces.
@@ -231,17 +233,17 @@ def estimate_training(
     context: int = 4096,
     batch: int = 1,
     checkpointing: bool = True,
-    head_chunk: int | None = 1024,
+    chunked_head: bool = True,
     tensor_parallel: int = 1,
     device: str = "cuda",
 ) -> Estimate:
     """Peak bytes of one training step on `batch` sequences of `context` tokens, in `weights` fp32, bf16 or fp16.
 
-    Gradients have the weights' dtype. `checkpointing` keeps each layer's input only. `head_chunk` computes the
-    cross-entropy that many tokens at a time; None computes all logits at once. Attention keeps no [T, T] matrix.
+    Gradients have the weights' dtype. `checkpointing` keeps each layer's input only. `chunked_head` is the trainer's
+    loss (`ops.weighted_loss`); without it all logits exist at once. Attention keeps no [T, T] matrix.
     The optimizer's own passing copies are not counted: activations are gone by then.
     """
-    _require_positive(context=context, batch=batch, head_chunk=1 if head_chunk is None else head_chunk)
+    _require_positive(context=context, batch=batch)
     size = choose("training weights", {"fp32": 4, "bf16": 2, "fp16": 2}, weights)
     matrix_moments, other_moments, has_master = choose("optimizer", OPTIMIZERS, optimizer)
     master = 4 if has_master and size < 4 else 0
@@ -255,10 +257,11 @@ def estimate_training(
     # A layer's backward holds three gradients of the feed-forward's width, and what checkpointing computed again.
     width = max(shard.hidden_size, shard.moe_intermediate_size if shard.is_moe else shard.intermediate_size)
     layer = tokens * (3 * size * width + (max(layers) if checkpointing else 0))
-    # The head's holds float32 logits, their softmax and gradient; then two of these and two copies of the
-    # gradient of its matrix, the sum so far and the addend.
-    logits = min(tokens, head_chunk or tokens) * shard.vocab_size
-    head = max(12 * logits, 8 * logits + 2 * size * shard.vocab_size * shard.hidden_size)
+    # Beside the sum of its matrix's gradient so far, the head's holds the addend, and either a buffer of logits, twice
+    # if they are narrow, or all float32 logits, their softmax and gradient.
+    logits = tokens * shard.vocab_size
+    head = size * shard.vocab_size * shard.hidden_size
+    head += min(HEAD_BUFFER_BYTES, 4 * logits) * (4 + size % 4) // 4 if chunked_head else 12 * logits
     return Estimate(
         weights=weight_bytes(config, weights, tensor_parallel),
         gradients=(matrices + others) * size,

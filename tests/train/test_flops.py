@@ -51,7 +51,8 @@ def counted(config: ModelConfig, *, attend=CausalAttend, recompute=False, backwa
                 if backward:
                     loss = hidden_TD.sum() * 0
                     if len(chosen_TD):
-                        loss = loss + ops.token_losses(chosen_TD, model.head_weight, tokens_T[: len(chosen_TD)]).sum()
+                        targets_T, weights_T = tokens_T[: len(chosen_TD)], torch.ones(len(chosen_TD))
+                        loss = loss + ops.weighted_loss(chosen_TD, model.head_weight, targets_T, weights_T)
                     loss.backward()
                 else:
                     model.logits(chosen_TD)

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
+from qwen3.cli.app import app
 from qwen3.config import ModelConfig
 from qwen3.presets import PRESETS
 from qwen3.train import sweep
@@ -64,3 +66,22 @@ def test_a_line_that_is_no_run_is_named(tmp_path, line, named):
     (tmp_path / "laws.json").write_text('{"laws": [{"kind": "dense", "stage": "general", "loss": {}}]}')
     with pytest.raises(ScalingError, match="no laws"):
         sweep.read_laws(tmp_path / "laws.json")
+
+
+def test_the_command_trains_what_has_no_loss_yet_and_goes_on_where_it_was(data, tmp_path):
+    path = tmp_path / "plan.jsonl"
+    sizes = {"sequence_length": 64, "vocab_size": 2048}
+    sweep.write_plan(path, list(sweep.plan(PRESETS["Qwen3-0.6B"], [16], [2], [0.5, 1], [1], **sizes)))
+    first, second = path.read_text().splitlines()
+    # As after an interruption: the first run has its loss already.
+    path.write_text(json.dumps(json.loads(first) | {"loss": 5.0}) + f"\n{second}\n")
+    words = ["scaling", "run", str(path), "--data", str(data), "--held-out", "1024"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "(2 of 2)" in result.stdout
+    assert "(1 of 2)" not in result.stdout
+    losses = [run.loss for run in sweep.read_runs(path)]
+    assert losses[0] == 5.0
+    assert 1 < losses[1] < 7.7
+    with pytest.raises(ScalingError, match="line 1: not a run"):
+        sweep.read_plan(data / "manifest.json")

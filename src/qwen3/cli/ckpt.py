@@ -137,6 +137,40 @@ def log(path: Where, as_json: options.Json = False) -> None:
         print("no ledger: what happened between the checkpoints is unknown")
 
 
+@ckpt.command()
+def upcycle(
+    dense: Where,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new directory, in the official sparse layout.")],
+    experts: Annotated[int, typer.Option(min=1, help="Experts of each layer.")] = 8,
+    top_k: Annotated[int, typer.Option(min=1, help="Experts that a token takes.")] = 2,
+    pieces: Annotated[
+        int, typer.Option(min=1, help="Experts that a feed-forward is cut into; divides the others.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Draws the routers.")] = 0,
+) -> None:
+    """Make a sparse model of a dense one that computes the same function, to train on (a recipe's `start_from`).
+
+    Experts are copies of the dense feed-forward, or with --pieces of equal parts of its width.
+
+    Example:
+
+    \b
+      qwen3 ckpt upcycle Qwen/Qwen3-0.6B-Base sparse --experts 32 --top-k 8 --pieces 4
+    """
+    from qwen3.checkpoint.generation_config import load_generation_config
+    from qwen3.checkpoint.load import load_model, save_model
+    from qwen3.tokenizer import Tokenizer
+    from qwen3.train.upcycle import upcycle
+
+    where = _resolve(dense)
+    sparse = upcycle(load_model(where), experts, top_k, pieces, seed)
+    tokenizer = Tokenizer.load(where) if (where / "tokenizer.json").is_file() else None
+    save_model(sparse, out, tokenizer=tokenizer, generation_config=load_generation_config(where) or None)
+    config = sparse.config
+    used = f"{config.num_parameters:,} parameters, {config.num_active_parameters:,} of them for a token"
+    print(f"{out}: {config.num_experts} experts of width {config.moe_intermediate_size:,} a layer, {used}")
+
+
 def _resolve(path: str) -> Path:
     from qwen3.checkpoint.hub import resolve
 

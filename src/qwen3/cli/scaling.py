@@ -1,9 +1,10 @@
-"""`qwen3 scaling`: plan a sweep of small runs, fit laws to their losses, predict for a target."""
+"""`qwen3 scaling`: plan a sweep of small runs, train them, fit laws to their losses, predict for a target."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from qwen3.cli.report import print_sections, table
 
 if TYPE_CHECKING:
     from qwen3.config import ModelConfig
+    from qwen3.train.recipe import Recipe
     from qwen3.train.scaling import Interval, Laws
 
 scaling = typer.Typer(
@@ -71,6 +73,43 @@ def plan(
     print(f"{len(runs):,} runs of {len(sizes)} models with {sizes[0]:,} to {sizes[-1]:,} parameters are in {out}")
     print(f"tokens {sum(run.tokens for run in runs):.3g}, FLOPs {sum(run.flops for run in runs):.3g} in all")
     print(f"the largest: {runs[-1].name}, {runs[-1].steps:,} steps, FLOPs {runs[-1].flops:.3g}")
+
+
+@scaling.command()
+def run(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN.jsonl", help="What `qwen3 scaling plan` wrote.")],
+    data: Annotated[Path, typer.Option(help="The data set, made by `qwen3 data build`.")],
+    held_out: Annotated[int, typer.Option(min=1, help="Tokens of held-out documents that give a loss.")] = 131_072,
+) -> None:
+    """Train every run of a plan that has no loss yet, one after another, and write its held-out loss into the plan.
+
+    After an interruption the same command goes on. For many machines, divide the plan's lines among them.
+
+    Example:
+
+    \b
+      qwen3 scaling run sweep.jsonl --data data/web
+    """
+    from qwen3.train import sweep
+
+    runs = sweep.read_plan(plan)
+    for number, each in enumerate(runs):
+        if each.loss is None:
+            runs[number] = replace(each, loss=held_out_loss(sweep.recipe(each, str(data), held_out_tokens=held_out)))
+            unfinished = plan.with_suffix(".tmp")
+            sweep.write_plan(unfinished, runs)
+            unfinished.replace(plan)
+            print(f"{each.name}: {runs[number].loss:.4f} nats ({number + 1} of {len(runs)})", flush=True)
+    print(f"the losses are in {plan}")
+
+
+def held_out_loss(recipe: Recipe) -> float:
+    """Train a recipe in a directory that is then gone; the held-out loss of its last step."""
+    from qwen3.train.trainer import Trainer
+
+    with tempfile.TemporaryDirectory() as folder:
+        *_, last = Trainer(recipe, Path(folder)).run()
+    return last.held_out_loss
 
 
 @scaling.command()
@@ -143,7 +182,7 @@ def predict(
         raise ScalingError(f"{laws} has no law for {kind} models, which {target} is one of")
     public = {"Step Law": step_law(size, tokens), "DeepSeek": deepseek(size, tokens)}
     if chart:
-        chart.write_text(_chart(fitted, size, tokens), encoding="utf-8")
+        chart.write_text(laws_chart(fitted, size, tokens), encoding="utf-8")
     if as_json:
         predicted = {
             stage: {name: asdict(law(size, tokens)) for name, law in _laws(each).items()}
@@ -182,7 +221,7 @@ def _shown(value: Interval) -> str:
     return f"{value.value:.4g} ({value.low:.4g} to {value.high:.4g})"
 
 
-def _chart(fitted: dict[str, Laws], size: int, tokens: float) -> str:
+def laws_chart(fitted: dict[str, Laws], size: int, tokens: float) -> str:
     """Three charts over tokens for a model of `size`: learning rate, batch, loss."""
     from qwen3.train import charts
     from qwen3.train.scaling import deepseek, step_law

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import signal
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from qwen3.cli import options
 from qwen3.cli.report import print_sections, readable_bytes
 
 if TYPE_CHECKING:
@@ -83,12 +85,65 @@ def plot(
     directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
     out: Annotated[Path | None, typer.Option(help="The SVG file. Default: curves.svg in the run's directory.")] = None,
 ) -> None:
-    """Draw a run's loss, gradient norm and learning rate."""
+    """Draw a run's loss, gradient norm and learning rate; of a sparse one also its experts' loads, as NAME-experts.svg
+    beside it."""
     from qwen3.train import curves
 
     out = out or directory / "curves.svg"
     out.write_text(curves.svg(curves.read_log(directory), directory.resolve().name), encoding="utf-8")
     print(f"the curves are in {out}")
+    if records := curves.read_experts(directory):
+        loads = out.with_name(f"{out.stem}-experts.svg")
+        loads.write_text(curves.experts_svg(records), encoding="utf-8")
+        print(f"the experts' loads are in {loads}")
+
+
+@train.command()
+def experts(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A sparse model's directory or its name on the hub.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="What `qwen3 data build` made.")],
+    label: Annotated[str, typer.Option(help="A label with words: source, language, domain, license.")] = "source",
+    where: Annotated[list[str] | None, typer.Option(help="A rule that documents must pass, as in data builds.")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Read of each value of the label.")] = 20_000,
+    chart: Annotated[Path | None, typer.Option(help="Write the most specialised layer's preferences as SVG.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Which experts serve which source, language or other label of a data set, and how much they specialise on it.
+
+    Specialisation is 0 where every value spreads its tokens alike, 1 where the expert tells the value.
+
+    Example:
+
+    \b
+      qwen3 train experts runs/moe/model data/web --label language --where 'bucket<10'
+    """
+    from qwen3.checkpoint.hub import resolve
+    from qwen3.checkpoint.load import load_model
+    from qwen3.train import charts
+    from qwen3.train.data.dataset import Dataset
+    from qwen3.train.specialisation import choices
+
+    where_model = Path(model) if Path(model).exists() else resolve(model)
+    found = choices(load_model(where_model), Dataset(data), label, tuple(where or ()), tokens)
+    special, balance = found.specialisation, found.balance
+    most = int(special.argmax())
+    if chart:
+        title = f"Experts of layer {most} by {label}, 1 is indifferent"
+        chart.write_text(charts.grid(title, found.values, found.preference[:, most].tolist()), encoding="utf-8")
+    if as_json:
+        counts = dict(zip(found.values, found.counts_YLE.tolist(), strict=True))
+        print(json.dumps({"specialisation": special.tolist(), "balance": balance.tolist(), "counts": counts}))
+        return
+    preference_YE = found.preference[:, most]
+    favourites = {
+        value: ", ".join(f"{e} ({row[e]:.1f})" for e in (-row).argsort()[:4].tolist())
+        for value, row in zip(found.values, preference_YE, strict=True)
+    }
+    layers = [(str(layer), f"{special[layer]:.4f}, balance {balance[layer]:.3f}") for layer in range(len(special))]
+    preferred = f"experts that layer {most} prefers, by how much"
+    print_sections({"specialisation by sparse layer": layers, preferred: favourites.items()})
+    if chart:
+        print(f"the chart is in {chart}")
 
 
 def load_recipe(path: Path, variant: str | None = None) -> Recipe:
@@ -113,13 +168,13 @@ def run(
 ) -> None:
     """Train `recipe` to its end in `out` and write the model to `export`; Ctrl-C stops it between two steps."""
     from qwen3 import __version__
-    from qwen3.train import distribute
+    from qwen3.train import distribute, start
     from qwen3.train.bookkeeping import Bookkeeper
     from qwen3.train.trainer import Trainer
 
     out = out or Path("runs") / recipe.name
     world = distribute.join(layout)
-    book = Bookkeeper(recipe, out, world, software=f"qwen3 {__version__}")
+    book = Bookkeeper(recipe, out, world, software=f"qwen3 {__version__}", parent=start.parent(recipe))
     trainer = Trainer(recipe, out, world, book)
     say = print if trainer.world.is_first else lambda *_, **__: None
     processes = f" on {trainer.world.size} processes" if trainer.world.size > 1 else ""

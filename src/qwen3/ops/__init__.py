@@ -14,6 +14,7 @@ from types import ModuleType
 from torch import Tensor
 
 from qwen3.ops import packed, paged, reference, sampling
+from qwen3.ops.cross_entropy import WeightedLoss
 from qwen3.ops.exchange import DividedExperts
 from qwen3.ops.packed import PackedWeight
 from qwen3.ops.packed_moe import PackedExperts, packed_moe
@@ -41,6 +42,7 @@ __all__ = [
     "rms_norm",
     "swiglu_linear",
     "token_losses",
+    "weighted_loss",
 ]
 
 Weight = Tensor | PackedWeight
@@ -66,6 +68,7 @@ IMPLEMENTATIONS: dict[str, str] = {
     "rms_norm": _BOTH,
     "swiglu_linear": _BOTH,
     "token_losses": "torch reference",
+    "weighted_loss": "torch, its gradients made in the forward pass",
 }
 """What runs each operation, for `qwen3 doctor` and `qwen3 info`."""
 
@@ -162,6 +165,17 @@ def moe_and_router(
 def token_losses(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, chunk: int = 1024) -> Tensor:
     """Cross-entropy of each target in nats, float32 [T], straight from the hidden states, `chunk` tokens at a time."""
     return _torch_forms(head_weight_VD).token_losses(hidden_TD, head_weight_VD, targets_T, chunk)
+
+
+def weighted_loss(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, weights_T: Tensor) -> Tensor:
+    """The sum of the cross-entropies of targets [T], each times its float32 weight, in nats: the training loss.
+
+    It is for one backward pass; without gradients `token_losses` is the cheaper one.
+    """
+    form = _torch_forms(head_weight_VD)
+    if form is reference:
+        return WeightedLoss.apply(hidden_TD, head_weight_VD, targets_T, weights_T)
+    return form.weighted_loss(hidden_TD, head_weight_VD, targets_T, weights_T)
 
 
 def draw(logits_V: Tensor, temperature: float, top_k: int, top_p: float, min_p: float, noise: float) -> int | None:

@@ -157,6 +157,11 @@ def in_chunks(losses: Callable[[Tensor, Tensor], Tensor], hidden_TD: Tensor, tar
     return torch.cat([checkpoint(losses, h, t, use_reentrant=False) for h, t in pieces])
 
 
+def weighted_loss(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, weights_T: Tensor) -> Tensor:
+    """The sum of `token_losses`, each times its constant weight: float32, without axes."""
+    return (token_losses(hidden_TD, head_weight_VD, targets_T) * weights_T).sum()
+
+
 def draw(logits_V: Tensor, temperature: float, top_k: int, top_p: float, min_p: float, noise: float) -> int | None:
     """The token in whose share of the probability `noise` in [0, 1) falls; None if the largest logit is not finite.
 

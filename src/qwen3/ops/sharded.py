@@ -110,6 +110,10 @@ def token_losses(hidden_TD: Tensor, head_weight_VD: DTensor, targets_T: Tensor, 
     return reference.in_chunks(losses, hidden_TD, targets_T, chunk)
 
 
+def weighted_loss(hidden_TD: Tensor, head_weight_VD: DTensor, targets_T: Tensor, weights_T: Tensor) -> Tensor:
+    return (token_losses(hidden_TD, head_weight_VD, targets_T) * weights_T).sum()
+
+
 def _own_rows(ids_T: Tensor, own_VD: Tensor, mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
     """Where the ids stand in this rank's rows of the vocabulary, 0 for those of others, and which are its own."""
     index_T = ids_T - mesh.get_local_rank() * len(own_VD)

@@ -1,6 +1,7 @@
-"""Charts as SVG text: bars for shares, lines for curves and laws. No libraries, no scripts, nothing from outside.
+"""Charts as SVG text: bars for shares, lines for curves and laws, cells for loads.
 
-Text takes the colour of the page around it. Every chart has a title that a screen reader reads.
+No libraries, no scripts, nothing from outside. Text takes the colour of the page around it. Every chart has a title
+that a screen reader reads.
 """
 
 from __future__ import annotations
@@ -88,6 +89,26 @@ def lines(
     return _svg(title, _HEIGHT, parts)
 
 
+def grid(title: str, names: Sequence[str], values: Sequence[Sequence[float]]) -> str:
+    """A named row of cells for each row of values: clear at 1, blue above (full at 4), brown below (full at 1/4)."""
+    width = (_WIDTH - _LEFT - _RIGHT - 60) / max(map(len, values))
+    height = max(4.0, min(24.0, 400 / len(values)))
+    parts = []
+    for row, (name, cells) in enumerate(zip(names, values, strict=True)):
+        y = _TOP + height * row
+        if height >= 12 or row % math.ceil(12 / height) == 0:
+            parts.append(_text(_LEFT + 54, y + 10, name[:18], "end"))
+        for column, value in enumerate(cells):
+            strength = min(1.0, abs(math.log(max(value, 1e-3), 4)))
+            x = _LEFT + 60 + width * column
+            parts.append(
+                f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" stroke="white" '
+                f'stroke-width="0.5" fill="{_COLOURS[0] if value > 1 else _COLOURS[1]}" '
+                f'fill-opacity="{strength:.2f}"><title>{escape(name)}, {column}: {value:.3g}</title></rect>'
+            )
+    return _svg(title, round(_TOP + height * len(values) + 8), parts)
+
+
 def _axis(
     low: float, high: float, start: float, end: float, is_log: bool
 ) -> tuple[Callable[[float], float], list[float]]:
@@ -127,9 +148,11 @@ def _svg(title: str, height: int, parts: Sequence[str]) -> str:
 
 
 def stacked(charts: Sequence[str]) -> str:
-    """Several charts of `lines` as one picture, one below the other."""
-    placed = [chart.replace("<svg ", f'<svg y="{number * _HEIGHT}" ', 1) for number, chart in enumerate(charts)]
-    height = _HEIGHT * len(charts)
+    """Several charts as one picture, one below the other."""
+    placed, height = [], 0
+    for chart in charts:
+        placed.append(chart.replace("<svg ", f'<svg y="{height}" ', 1))
+        height += int(chart.split(f'viewBox="0 0 {_WIDTH} ', 1)[1].split('"', 1)[0])
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}">\n'
         f"{''.join(placed)}</svg>\n"

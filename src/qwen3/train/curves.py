@@ -1,4 +1,4 @@
-"""A run's curves as SVG, from its log alone: loss with held-out loss, gradient norm, learning rate.
+"""A run's curves as SVG, from its logs alone: loss with held-out loss, gradient norm, learning rate; loads of experts.
 
 Each curve has its own panel and scale; a line marks where a stage begins, dots the steps that were skipped.
 """
@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from qwen3.train import charts
 
 WIDTH, HEIGHT, LEFT, TOP, GAP = 720, 180, 70, 28, 40
 CURVE, DOT, LINE, INK = "#c2410c", "#1d4ed8", "#cbd5e1", "#1e293b"
@@ -26,6 +28,31 @@ def read_log(run: Path) -> list[Record]:
     if not lines:
         raise ValueError(f"{run} has no log.jsonl with a step in it: name the directory of a run")
     return [json.loads(line) for line in lines]
+
+
+def read_experts(run: Path) -> list[Record]:
+    """How often the experts of a sparse run were chosen, at the steps that saved: `step`, `counts` [layer][expert]."""
+    path = run / "experts.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def experts_svg(records: Sequence[Record]) -> str:
+    """The largest and smallest load over the steps, and below it the load of every expert of each layer at the last.
+
+    A load is an expert's share of the layer's choices over the share that an even division gives: 1 is even.
+    """
+    loads = [[[n * len(layer) / sum(layer) for n in layer] for layer in each["counts"]] for each in records]
+    extremes = [
+        charts.Series(
+            f"{name} load", [(each["step"], turn(map(turn, load))) for each, load in zip(records, loads, strict=True)]
+        )
+        for name, turn in (("largest", max), ("smallest", min))
+    ]
+    over_steps = charts.lines("Load of an expert, 1 is even", extremes, "step", "load")
+    names = [f"layer {number}" for number in range(len(loads[-1]))]
+    return charts.stacked(
+        [over_steps, charts.grid(f"Load by layer and expert, step {records[-1]['step']:,}", names, loads[-1])]
+    )
 
 
 def svg(records: Sequence[Record], caption: str) -> str:

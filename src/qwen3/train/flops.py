@@ -67,9 +67,9 @@ def step_flops(
 ) -> Flops:
     """What one forward and backward pass runs.
 
-    The chunked head computes its logits twice. Fused attention computes its scores again in the backward: five products
-    for the forward's two; plain products (`ShortAttend`) take four. `recompute` runs each layer's forward twice, up to
-    the last value that the backward needs: a dense layer's projection down is not needed.
+    Fused attention computes its scores again in the backward: five products for the forward's two; plain products
+    (`ShortAttend`) take four. `recompute` runs each layer's forward twice, up to the last value that the backward
+    needs: a dense layer's projection down is not needed.
     """
     forward = forward_flops(config, lengths, predictions)
     again = Flops()
@@ -78,7 +78,7 @@ def step_flops(
         down = 2 * sum(lengths) * dense_layers * config.hidden_size * config.intermediate_size
         again = Flops(forward.projections, forward.attention, forward.feed_forward - down, forward.router)
     fused = Flops(attention=forward.attention // 2 if fused_attention else 0)
-    return forward * 3 + fused + again + Flops(head=forward.head)
+    return forward * 3 + fused + again
 
 
 def _forward(config: ModelConfig, tokens: int, pairs: int, predictions: int) -> Flops:

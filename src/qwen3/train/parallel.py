@@ -39,21 +39,21 @@ _DIVIDED = {
 }
 
 
-def place(config: ModelConfig, world: World, bfloat16: bool, seed: int) -> Qwen3:
-    """This process's part of a float32 model, on its device, with the weights that `Qwen3.initialise` draws by `seed`.
+def place(config: ModelConfig, world: World, bfloat16: bool, weights: Iterable[tuple[str, Tensor]]) -> Qwen3:
+    """This process's part of a float32 model, on its device; `weights` are all parameters, whole, one by one.
 
-    No process ever holds more than its part and one parameter. With `bfloat16` several processes compute in it; shards,
-    gradients and their sums stay float32. ValueError if the model cannot be divided as `world.layout` says.
+    No process needs to hold more than its part and one parameter. With `bfloat16` several processes compute in it;
+    shards, gradients and their sums stay float32. ValueError if the model cannot be divided as `world.layout` says.
     """
     world.layout.check(config)
     with torch.device("meta"):
-        model, whole = Qwen3(config), Qwen3(config)
+        model = Qwen3(config)
     if world.size > 1:
         _divide(model, world, bfloat16)
     model.to_empty(device=world.device)
     own = dict(model.named_parameters())
     with torch.no_grad():
-        for name, value in whole.fresh_weights(seed):
+        for name, value in weights:
             if name in own:
                 local(own[name]).copy_(_part(value, own[name]))
     return model

@@ -71,7 +71,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training run from fresh weights.
+    """A training run, from fresh weights or a model's.
 
     The model's special token ids come from the tokenizer: that of the data sets, which must all have the same, or where
     there are only conversations one of `model.vocab_size` ids that is learnt from them.
@@ -105,6 +105,8 @@ class Recipe:
     """Texts that samples during training continue."""
     seed: int = 0
     """Draws the initial weights and the order of the data."""
+    start_from: str = ""
+    """Directory of a model, of the config `model`, whose weights the run begins with; empty: they are drawn."""
     generation_config: Mapping[str, Any] = field(default_factory=dict)
     """The sampling that the exported model recommends."""
 
@@ -153,12 +155,16 @@ class Recipe:
             stages=tuple(_tiny_stage(stage) for stage in self.stages),
             bfloat16=False,
             tokenizer_examples=500,
+            start_from="",
         )
 
     @property
     def digest(self) -> str:
         """SHA-256 of every choice but where the data lie: a checkpoint of one recipe does not resume another."""
         values = asdict(self)
+        if not self.start_from:
+            # So that runs which began before there was this choice go on.
+            del values["start_from"]
         for stage in values["stages"]:
             stage["data"].pop("directory", None)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -20,8 +20,11 @@ import numpy as np
 
 from qwen3.config import ModelConfig
 from qwen3.strict_json import parse_object, read_object
+from qwen3.train.data.stage import Stage as DataStage
 from qwen3.train.flops import model_flops
+from qwen3.train.recipe import Recipe, Shards, Stage
 from qwen3.train.scaling import Laws, LossLaw, PowerLaw, Run, ScalingError, step_law
+from qwen3.train.schedule import warm_up_and_decay
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,35 @@ def plan(
 
 def write_plan(path: Path, runs: Sequence[PlannedRun]) -> None:
     path.write_text("".join(json.dumps(asdict(run)) + "\n" for run in runs), encoding="utf-8")
+
+
+def read_plan(path: Path) -> list[PlannedRun]:
+    """What `write_plan` wrote; ScalingError naming the line for anything else."""
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            found.append(PlannedRun(**parse_object(line)))
+        except (ValueError, TypeError) as error:
+            raise ScalingError(f"{path}, line {number}: not a run that `qwen3 scaling plan` wrote: {error}") from None
+    return found
+
+
+def recipe(run: PlannedRun, data: str, *, held_out_tokens: int = 1 << 17, micro_batch: int = 1 << 14) -> Recipe:
+    """A planned run on the data set in `data`, float32: 5% of the steps warm up, a cosine falls to a tenth."""
+    rows = run.batch // run.sequence_length
+    most = max(1, micro_batch // run.sequence_length)
+    at_once = max(each for each in range(1, min(rows, most) + 1) if rows % each == 0) * run.sequence_length
+    seen = DataStage(run.stage, run.sequence_length, run.batch)
+    stage = Stage(
+        run.stage,
+        Shards(data, seen, max(1, held_out_tokens // at_once) * at_once),
+        warm_up_and_decay(run.steps, run.learning_rate, run.learning_rate / 10, max(1, run.steps // 20)),
+        tokens_per_micro_batch=at_once,
+        checkpoint_every=run.steps,
+        evaluate_every=run.steps,
+    )
+    model = ModelConfig.from_dict(run.model)
+    return Recipe(run.name, model, (stage,), balance=1e-3 if model.is_moe else 0.0, bfloat16=False)
 
 
 def read_runs(path: Path) -> list[Run]:

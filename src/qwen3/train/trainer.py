@@ -25,7 +25,7 @@ from qwen3.checkpoint.load import save_model
 from qwen3.config import RopeParameters
 from qwen3.model import Qwen3
 from qwen3.tokenizer import Tokenizer
-from qwen3.train import checkpoint, context, distribute, observe, parallel
+from qwen3.train import checkpoint, context, distribute, observe, parallel, start
 from qwen3.train.balance import LoadBalance
 from qwen3.train.batch import Batch
 from qwen3.train.conversations import learn_tokenizer
@@ -90,7 +90,7 @@ class Trainer:
             eos_token_id=(self.tokenizer.eos_id, end_of_text),
             pad_token_id=end_of_text,
         )
-        self.model = parallel.place(config, self.world, recipe.bfloat16, recipe.seed)
+        self.model = parallel.place(config, self.world, recipe.bfloat16, start.weights(config, recipe))
         # What computes: the float32 model itself, its shards, or a bfloat16 copy that follows it.
         self._compute = self.model
         if self.world.size == 1 and recipe.bfloat16:
@@ -128,6 +128,10 @@ class Trainer:
             if stage.sample_every and done % stage.sample_every == 0:
                 self._write("samples.jsonl", {"step": self.step, "samples": self.samples()})
             if done % stage.checkpoint_every == 0 or done == stage.steps:
+                if self._balance is not None:
+                    # Before the save: a start from there keeps the lines of the steps up to it.
+                    counts = self._balance.counts_LE.int().tolist()
+                    self._write("experts.jsonl", {"step": self.step, "counts": counts})
                 self.save()
             yield report
 
@@ -214,7 +218,7 @@ class Trainer:
         """Drop from the logs what an interrupted run did after its last checkpoint; it will be done again."""
         if not self.world.is_first:
             return
-        for path in (self.directory / "log.jsonl", self.directory / "samples.jsonl"):
+        for path in (self.directory / f"{name}.jsonl" for name in ("log", "samples", "experts")):
             if path.exists():
                 with path.open("rb") as file:
                     kept = 0
@@ -236,7 +240,7 @@ class Trainer:
                 log.write(json.dumps(finite, ensure_ascii=False) + "\n")
 
     def _train_step(self) -> StepReport:
-        recipe, start = self.recipe, time.perf_counter()
+        recipe, began = self.recipe, time.perf_counter()
         number, step = recipe.place(self.step)
         stage, feed = recipe.stages[number], self._feeds[number]
         self._enter(number)
@@ -264,7 +268,7 @@ class Trainer:
             rate,
             counts.tokens,
             counts.trained,
-            time.perf_counter() - start,
+            time.perf_counter() - began,
             stage.name,
             skipped,
             None if self._balance is None else balance,
@@ -282,8 +286,12 @@ class Trainer:
             recompute=self.recipe.recompute,
             router_logits=router_logits,
         )
-        losses = ops.token_losses(hidden_TD[counted], self._compute.head_weight, batch.targets_T[counted])
-        loss = total = (losses * batch.loss_weight_T[counted]).sum() / counts.trained
+        loss = total = ops.weighted_loss(
+            hidden_TD[counted],
+            self._compute.head_weight,
+            batch.targets_T[counted],
+            batch.loss_weight_T[counted] / counts.trained,
+        )
         balance = torch.zeros((), device=self.world.device)
         if self._balance is not None:
             # A spare batch has no tokens that count.

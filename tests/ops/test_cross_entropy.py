@@ -1,0 +1,86 @@
+"""The training loss whose gradients are made in the forward pass, against torch's own and against the plain form."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qwen3 import ops
+from qwen3.ops import cross_entropy, reference
+
+T, D, V = 37, 24, 300
+
+
+def inputs(dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(T, D, generator=generator).to(dtype).requires_grad_()
+    head = torch.randn(V, D, generator=generator).mul(0.3).to(dtype).requires_grad_()
+    targets = torch.randint(0, V, (T,), generator=generator)
+    weights = torch.rand(T, generator=generator) * (torch.arange(T) % 5 > 0)
+    return hidden, head, targets, weights
+
+
+def in_chunks_of(tokens, monkeypatch):
+    monkeypatch.setattr(cross_entropy, "BUFFER_BYTES", 4 * V * tokens)
+
+
+def naive(hidden, head, targets, weights):
+    return (F.cross_entropy(F.linear(hidden, head).float(), targets, reduction="none") * weights).sum()
+
+
+@pytest.mark.parametrize("loss", [ops.weighted_loss, reference.weighted_loss])
+@pytest.mark.parametrize("tokens", [1, 8, 100])
+def test_loss_and_gradients_are_those_of_all_logits_at_once(loss, tokens, monkeypatch):
+    in_chunks_of(tokens, monkeypatch)
+    hidden, head, targets, weights = inputs()
+    found, expected = (each(hidden, head, targets, weights) for each in (loss, naive))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    for ours, theirs in zip(
+        torch.autograd.grad(3 * found, (hidden, head)), torch.autograd.grad(3 * expected, (hidden, head)), strict=True
+    ):
+        assert (ours - theirs).abs().max() <= 1e-5
+
+
+def test_in_bfloat16_its_gradients_are_as_near_to_the_exact_ones_as_the_plain_forms(monkeypatch):
+    in_chunks_of(8, monkeypatch)
+    narrow, plain = ([], [])
+    for found, loss in ((narrow, ops.weighted_loss), (plain, reference.weighted_loss)):
+        hidden, head, targets, weights = inputs(torch.bfloat16)
+        exact = torch.autograd.grad(
+            naive(hidden.float(), head.float(), targets, weights), (hidden, head), materialize_grads=True
+        )
+        gradients = torch.autograd.grad(loss(hidden, head, targets, weights), (hidden, head))
+        assert all(gradient.dtype == torch.bfloat16 for gradient in gradients)
+        found += [
+            float((a.float() - b.float()).norm() / b.float().norm()) for a, b in zip(gradients, exact, strict=True)
+        ]
+    assert all(a < max(1.3 * b, 0.01) for a, b in zip(narrow, plain, strict=True))
+
+
+def test_nothing_that_counts_gives_zeros():
+    hidden, head, targets, weights = (each[:0] if len(each) == T else each for each in inputs())
+    loss = ops.weighted_loss(hidden, head, targets, weights)
+    (gradient,) = torch.autograd.grad(loss, head)
+    assert loss.item() == 0
+    assert not gradient.any()
+
+
+def test_large_logits_do_not_overflow():
+    hidden, head, targets, weights = inputs()
+    loss = ops.weighted_loss(hidden * 1e4, head, targets, weights)
+    torch.testing.assert_close(loss, naive(hidden * 1e4, head, targets, weights))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of resident memory from /proc")
+def test_with_the_official_vocabulary_it_takes_a_small_part_of_all_logits_memory():
+    script = Path(__file__).parents[2] / "benchmarks" / "head_memory.py"
+    ours, theirs = (
+        float(subprocess.run([sys.executable, script, each], check=True, capture_output=True, text=True).stdout)
+        for each in ("qwen3", "naive")
+    )
+    assert ours < 0.5
+    assert theirs > 2.4
