@@ -18,17 +18,16 @@ from qwen3.tokenizer import Tokenizer
 
 HTTP = httpx.Client(timeout=30)
 """A new client for each request would cost more than the request."""
-ENDLESS, FAILS = "endless", "fails"
+ENDLESS, PONDERS, FAILS = "endless", "ponders", "fails"
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL_ANSWER = (
     "<think>\nThe user wants the weather.\n</think>\n\nLet me look.\n"
     '<tool_call>\n{"name": "weather", "arguments": {"city": "Zürich", "days": 2}}\n</tool_call>\n'
     '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
 )
-PONDER = "<think>" + "Hm. " * 2000 + "</think>\n\nSo."
 PLAIN_ANSWER = "<think>\nThey greet.\n</think>\n\nHello, world. 😀"
 
-SCRIPTS = {"weather": TOOL_ANSWER, "endless": ENDLESS, "fails": FAILS, "silent": "At last.", "ponder": PONDER}
+SCRIPTS = {"weather": TOOL_ANSWER, "endless": ENDLESS, "fails": FAILS, "silent": "At last.", "ponder": PONDERS}
 
 
 def script(prompt: str) -> str:
@@ -80,8 +79,9 @@ def chat(client, messages=HELLO, **options):
 
 class ScriptedEngine:
     """Each step gives every running request the next token of its script, which is `script(prompt)`; of ENDLESS there
-    is always one more, 5 ms later, and a step with FAILS in it raises. Where a request's rules do not allow the token,
-    it takes the most likely of those that they do by an order of its own; a token that was forced is not said again."""
+    is always one more, 5 ms later; PONDERS thinks likewise until its think block is closed for it, and then answers; a
+    step with FAILS in it raises. Where a request's rules do not allow the token, it takes the most likely of those that
+    they do by an order of its own; a token that was forced is not said again."""
 
     def __init__(self, tokenizer: Tokenizer, script: Callable[[str], str]) -> None:
         self._tokenizer, self._script = tokenizer, script
@@ -91,7 +91,7 @@ class ScriptedEngine:
 
     def add(self, request: Request) -> None:
         script = self._script(self._tokenizer.decode(request.prompt_ids))
-        ids = [] if script in (ENDLESS, FAILS) else [*self._tokenizer.encode(script), self._tokenizer.eos_id]
+        ids = [] if script in (ENDLESS, PONDERS, FAILS) else [*self._tokenizer.encode(script), self._tokenizer.eos_id]
         self.running[request] = ids
         request.script = script
 
@@ -114,9 +114,9 @@ class ScriptedEngine:
                 raise RuntimeError("secret details of the failure")
             if request.script == SCRIPTS["silent"] and not request.generated_ids:
                 time.sleep(0.2)
-            if request.script == ENDLESS:
+            if request.script in (ENDLESS, PONDERS) and not ids:
                 time.sleep(0.005)
-                ids = self._tokenizer.encode("again ")[:1]
+                ids += self._go_on(request)
             before = len(request.generated_ids)
             request.accept(TokenLogprob(self._choose(ids, request.mask()), 0.0))
             for forced in request.generated_ids[before + 1 :]:
@@ -124,6 +124,16 @@ class ScriptedEngine:
                     ids.pop(0)
             if request.is_finished:
                 self.running.pop(request)
+
+    def _go_on(self, request: Request) -> list[int]:
+        """What comes next where a script has no end of its own."""
+        encode = self._tokenizer.encode
+        if request.script == ENDLESS:
+            return encode("again ")[:1]
+        if not request.generated_ids:
+            return encode("<think>")
+        is_closed = self._tokenizer.control_ids["</think>"] in request.generated_ids
+        return [*encode("So."), self._tokenizer.eos_id] if is_closed else encode("Hm. ")[:1]
 
     def _choose(self, ids: list[int], mask: np.ndarray | None) -> int:
         if mask is None:
