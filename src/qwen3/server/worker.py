@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 
 _BACKLOG_SECONDS = 0.05  # how old the estimate may be
 # Events of fast steps are handed over together: each time wakes the event loop, which then takes from the engine's
-# cores and lock. Nobody sees a hundred changes a second.
-_DELIVERY_SECONDS = 0.01
+# cores and lock. Nobody sees fifty changes a second.
+_DELIVERY_SECONDS = 0.02
 
 
 class Unavailable(RuntimeError):  # noqa: N818 - a state of the server, not a fault
