@@ -144,10 +144,10 @@ def test_a_full_queue_and_a_long_wait_are_refused_at_once(builtin):
 
     message, seconds = run(builtin, full, max_requests=1)
     assert message.startswith("1 requests are running or waiting")
-    assert seconds < 0.05
+    assert seconds < 0.5
     message, seconds = run(builtin, long, max_wait=30)
     assert message.startswith("a request would wait for about 60 seconds")
-    assert seconds < 0.05
+    assert seconds < 0.5
 
 
 def test_the_heartbeat_moves_with_the_steps(builtin):
