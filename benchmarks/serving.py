@@ -4,6 +4,7 @@
     python benchmarks/serving.py clients Qwen/Qwen3-0.6B             eight clients' tokens/s against one's
     python benchmarks/serving.py refusals builtin                    time to the first byte of a 503 when full
     python benchmarks/serving.py cancel 0.6b.gguf                    200 long requests cancelled; a fresh one answers
+    python benchmarks/serving.py second-turn builtin                 how much of a second turn's prompt is in the cache
     python benchmarks/serving.py disconnects builtin --seconds 600   clients that leave at random; what stays behind
 
 The server runs in this process, beside the engine as always, and the clients in another. On a machine of few cores they
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import json
 import multiprocessing
 import random
@@ -119,6 +121,13 @@ async def cancelled(port: int, count: int, num_tokens: int) -> list[tuple[int, f
     """`count` long requests that end after half a second; then one that must be answered."""
     await asyncio.gather(*(ask(port, num_tokens, seed, 0.5) for seed in range(count)))
     return [await ask(port, 8, 0)]
+
+
+async def answered(port: int, messages: list[dict[str, str]], num_tokens: int) -> dict[str, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    body = {"messages": messages, "max_tokens": num_tokens, "temperature": 0}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+    return json.loads(connection.getresponse().read())
 
 
 async def leaving(port: int, clients: int, seconds: float) -> list[tuple[int, float, float, float]]:
@@ -247,6 +256,18 @@ def cancel(llm: LLM, options: argparse.Namespace) -> None:
     print(f"a fresh request: {status} after {end - started:.2f} s; aim < 5 s")
 
 
+def second_turn(llm: LLM, options: argparse.Namespace) -> None:
+    messages = [{"role": "user", "content": "12 + 30 = 42, " * 40 + "and 17 + 25?"}]
+    with serving(llm) as run:
+        answer = run(answered, messages, options.tokens)["choices"][0]["message"]["content"]
+        while llm.has_idle_work:  # nobody waits, so the engine reads ahead
+            time.sleep(0.1)
+        messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": "And 18 + 25?"}]
+        usage = run(answered, messages, 1)["usage"]
+    length, cached = usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
+    print(f"of the second turn's {length} tokens {cached} were in the cache: {cached / length:.1%}; aim >= 90%")
+
+
 def disconnects(llm: LLM, options: argparse.Namespace) -> None:
     with serving(llm) as run:
         run(leaving, options.clients or 200, options.seconds / 10)  # until all of the cache has been in use
@@ -286,6 +307,7 @@ MODES = {
     "clients": clients,
     "refusals": refusals,
     "cancel": cancel,
+    "second-turn": second_turn,
     "disconnects": disconnects,
 }
 
