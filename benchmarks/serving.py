@@ -75,7 +75,9 @@ async def sleeper(port: int, num_tokens: int) -> float:
         connection.sendall(request(num_tokens, 0))
         seen = b""
         while b'_content":"' not in seen and b'"content":"' not in seen:
-            seen += connection.recv(1 << 16)
+            piece = connection.recv(1 << 16)
+            assert piece, seen
+            seen += piece
         first = time.perf_counter()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1 << 14)
         while connection.recv(1 << 16):
