@@ -3,30 +3,38 @@
     python benchmarks/serving.py overhead builtin --weights int8     tokens/s of one client against the engine alone
     python benchmarks/serving.py clients Qwen/Qwen3-0.6B             eight clients' tokens/s against one's
     python benchmarks/serving.py refusals builtin                    time to the first byte of a 503 when full
-    python benchmarks/serving.py cancel builtin                      200 long requests cancelled; a fresh one answers
+    python benchmarks/serving.py cancel 0.6b.gguf                    200 long requests cancelled; a fresh one answers
+    python benchmarks/serving.py second-turn builtin                 how much of a second turn's prompt is in the cache
     python benchmarks/serving.py disconnects builtin --seconds 600   clients that leave at random; what stays behind
 
-The server runs in this process, beside the engine as always, and the clients in another: on a machine of few cores they
-take from the same cores, as a proxy beside the server would. Contenders take turns; medians count.
+The server runs in this process, beside the engine as always, and the clients in another. On a machine of few cores they
+take from the same cores: so the client of `overhead` sleeps until 16 KiB have come. Contenders take short turns, and
+medians of their ratios count. `random_gguf.py` writes models of true shapes.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import json
 import multiprocessing
 import random
 import socket
 import statistics
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from qwen3 import LLM, SamplingParams
+import numpy as np
+
+from qwen3 import LLM
 from qwen3.server.app import application
 from qwen3.server.run import HttpServer
 from qwen3.server.service import Service, Settings
@@ -40,12 +48,13 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="builtin")
     parser.add_argument("--weights", default="auto", help="as of qwen3 serve")
     parser.add_argument("--max-context", type=int)
+    parser.add_argument("--kv-tokens", type=int, help="of the cache; memory is flat once all of it was in use")
     parser.add_argument("--tokens", type=int, default=256, help="of each answer")
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--clients", type=int, help="default: 8, or 200 that leave")
     parser.add_argument("--seconds", type=float, default=30, help="for how long clients come and leave")
     options = parser.parse_args()
-    llm = LLM(options.model, weights=options.weights, max_context=options.max_context)
+    llm = LLM(options.model, weights=options.weights, max_context=options.max_context, kv_tokens=options.kv_tokens)
     print(f"{options.model}: {llm.storage}, context {llm.max_context:,} tokens")
     MODES[options.mode](llm, options)
 
@@ -53,16 +62,36 @@ def main() -> None:
 # ---- Clients, in a process of their own ---------------------------------------------------------------------------
 
 
+def request(num_tokens: int, seed: int) -> bytes:
+    body = {"messages": QUESTION, "max_tokens": num_tokens, "ignore_eos": True, "seed": seed, "stream": True}
+    content = json.dumps(body).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return f"{head}Connection: close\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+
+
+async def sleeper(port: int, num_tokens: int) -> float:
+    """Seconds from the first token of a stream to its end, of a client that wakes for these and every 16 KiB."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(request(num_tokens, 0))
+        seen = b""
+        while b'_content":"' not in seen and b'"content":"' not in seen:
+            piece = connection.recv(1 << 16)
+            assert piece, seen
+            seen += piece
+        first = time.perf_counter()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1 << 14)
+        while connection.recv(1 << 16):
+            pass
+        return time.perf_counter() - first
+
+
 async def ask(
     port: int, num_tokens: int, seed: int, leave_after: float | None = None
 ) -> tuple[int, float, float, float]:
     """One streamed request: status, and the times of its start, its first token and its end."""
-    body = {"messages": QUESTION, "max_tokens": num_tokens, "ignore_eos": True, "seed": seed, "stream": True}
-    content = json.dumps(body).encode()
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     started = time.perf_counter()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"{head}Connection: close\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content)
+    writer.write(request(num_tokens, seed))
     first = status = 0
     try:
         async with asyncio.timeout(leave_after):
@@ -96,6 +125,13 @@ async def cancelled(port: int, count: int, num_tokens: int) -> list[tuple[int, f
     return [await ask(port, 8, 0)]
 
 
+async def answered(port: int, messages: list[dict[str, str]], num_tokens: int) -> dict[str, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    body = {"messages": messages, "max_tokens": num_tokens, "temperature": 0}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+    return json.loads(connection.getresponse().read())
+
+
 async def leaving(port: int, clients: int, seconds: float) -> list[tuple[int, float, float, float]]:
     """Clients that come, stay for a random while and come again; then one that must be answered."""
     draw, end = random.Random(0), time.perf_counter() + seconds
@@ -116,28 +152,39 @@ def run_clients(pipe: Connection) -> None:
 
 # ---- The server, in this one --------------------------------------------------------------------------------------
 
-Clients = Callable[..., Any]
+
+class Running:
+    """A server and its clients."""
+
+    def __init__(self, service: Service, port: int, pipe: Connection) -> None:
+        self._service, self._port, self._pipe = service, port, pipe
+
+    def __call__(self, work: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        """Run clients against the server, and give back what they saw."""
+        self._pipe.send((work, (self._port, *arguments)))
+        return self._pipe.recv()
+
+    def in_engine_thread(self, work: Callable[[], Any]) -> Any:
+        """Have the engine thread do something else, between two requests."""
+        done: Future[Any] = Future()
+        self._service._worker.call(lambda: done.set_result(work()))
+        return done.result()
 
 
 @contextmanager
-def serving(llm: LLM, **settings: Any) -> Iterator[Clients]:
-    """A function that runs clients against a server for `llm`, and gives back what they saw."""
+def serving(llm: LLM, **settings: Any) -> Iterator[Running]:
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     service = Service(Settings(**settings))
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=run_clients, args=(theirs,), daemon=True)
     process.start()
-
-    def clients(work: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-        ours.send((work, (port, *arguments)))
-        return ours.recv()
-
+    run = Running(service, port, ours)
     with HttpServer(service, application(service), listener):
         service.attach(llm)
         try:
-            clients(several, 1, 8)  # the first of everything
-            yield clients
+            run(several, 1, 8)  # the first of everything
+            yield run
             deadline = time.monotonic() + 5
             while service.num_open and time.monotonic() < deadline:
                 time.sleep(0.05)
@@ -156,26 +203,31 @@ def rate(answers: list[tuple[int, float, float, float]], num_tokens: int) -> flo
 
 
 def alone(llm: LLM, num_tokens: int) -> float:
-    params = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=num_tokens, ignore_eos=True, seed=0)
+    """Seconds from the first token of the same answer to its end, without a server."""
+    params = replace(llm.defaults(), max_tokens=num_tokens, ignore_eos=True, seed=0)
     first = 0.0
     for _ in llm.chat(QUESTION, params=params):
         first = first or time.perf_counter()
-    return num_tokens / (time.perf_counter() - first)
+    return time.perf_counter() - first
 
 
 # ---- Modes --------------------------------------------------------------------------------------------------------
 
 
 def overhead(llm: LLM, options: argparse.Namespace) -> None:
-    shares = []
-    alone(llm, options.tokens)
-    for _ in range(options.turns):
-        engine = alone(llm, options.tokens)
-        with serving(llm) as clients:
-            served = rate(clients(several, 1, options.tokens), options.tokens)
-        shares.append(served / engine)
-        print(f"engine {engine:8.1f} tokens/s, served {served:8.1f}: {1 - served / engine:+.1%} overhead")
-    print(f"median overhead {1 - statistics.median(shares):+.1%}; aim <= 3%")
+    engine, served = [], []
+    with serving(llm) as run:
+        for turn in range(2 * options.turns + 2):
+            if turn % 2:
+                served.append(run(sleeper, options.tokens))
+            else:
+                engine.append(run.in_engine_thread(lambda: alone(llm, options.tokens)))
+    engine, served = engine[1:], served[1:]
+    ratios = [there / here - 1 for here, there in zip(engine, served, strict=True)]
+    low, median, high = statistics.quantiles(ratios, n=4)
+    speeds = (options.tokens / statistics.median(times) for times in (engine, served))
+    print("tokens/s: engine alone {:.1f}, served {:.1f}".format(*speeds))
+    print(f"{len(ratios)} turns: overhead {median:+.1%}, half of them {low:+.1%} to {high:+.1%}; aim <= 3%")
 
 
 def clients(llm: LLM, options: argparse.Namespace) -> None:
@@ -199,18 +251,53 @@ def refusals(llm: LLM, options: argparse.Namespace) -> None:
 
 
 def cancel(llm: LLM, options: argparse.Namespace) -> None:
+    if llm.max_context < 11_000:
+        raise SystemExit(f"answers of 10,000 tokens do not fit its context of {llm.max_context:,}: take another model")
     with serving(llm) as run:
         ((status, started, _, end),) = run(cancelled, options.clients or 200, 10_000)
     print(f"a fresh request: {status} after {end - started:.2f} s; aim < 5 s")
 
 
+def second_turn(llm: LLM, options: argparse.Namespace) -> None:
+    messages = [{"role": "user", "content": "12 + 30 = 42, " * 40 + "and 17 + 25?"}]
+    with serving(llm) as run:
+        answer = run(answered, messages, options.tokens)["choices"][0]["message"]["content"]
+        while llm.has_idle_work:  # nobody waits, so the engine reads ahead
+            time.sleep(0.1)
+        messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": "And 18 + 25?"}]
+        usage = run(answered, messages, 1)["usage"]
+    length, cached = usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
+    print(f"of the second turn's {length} tokens {cached} were in the cache: {cached / length:.1%}; aim >= 90%")
+
+
 def disconnects(llm: LLM, options: argparse.Namespace) -> None:
     with serving(llm) as run:
-        run(leaving, options.clients or 200, 5)
-        before = resident_mib()
-        ((status, started, _, end),) = run(leaving, options.clients or 200, options.seconds)
-        print(f"memory {before:,.0f} MiB after 5 s, {resident_mib():,.0f} MiB after {options.seconds:.0f} s more")
+        run(leaving, options.clients or 200, options.seconds / 10)  # until all of the cache has been in use
+        with watched_memory(every=min(10, options.seconds / 20)) as samples:
+            ((status, started, _, end),) = run(leaving, options.clients or 200, options.seconds)
+    print("MiB:", " ".join(f"{mib:.1f}" for _, mib in samples))
+    times, sizes = np.array(samples)[len(samples) // 5 :].T
+    slope = np.polyfit(times / 60, sizes, 1)[0]
+    print(f"last {times[-1] - times[0]:.0f} s: {sizes[0]:.1f} to {sizes[-1]:.1f} MiB, slope {slope:+.3f} MiB a minute")
     print(f"a fresh request: {status} after {end - started:.2f} s; aim < 5 s")
+
+
+@contextmanager
+def watched_memory(every: float) -> Iterator[list[tuple[float, float]]]:
+    """Times in seconds, and this process's resident memory in MiB."""
+    samples, ended = [], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(every):
+            samples.append((time.perf_counter(), resident_mib()))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        ended.set()
+        thread.join()
 
 
 def resident_mib() -> float:
@@ -222,6 +309,7 @@ MODES = {
     "clients": clients,
     "refusals": refusals,
     "cancel": cancel,
+    "second-turn": second_turn,
     "disconnects": disconnects,
 }
 

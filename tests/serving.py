@@ -40,30 +40,34 @@ def script(prompt: str) -> str:
 
 
 @contextmanager
-def serving(llm, **options):
+def serving(llm, grace=1, **options):
     """The base URL of a server for this model."""
-    with running(make_app(llm, **options)) as url:
+    with running(make_app(llm, **options), grace) as url:
         yield url
 
 
 @contextmanager
-def running(app):
-    """The base URL of a server in a thread; it has shut down in the end."""
-    config = uvicorn.Config(app, port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
+def running(app, grace=1):
+    """The base URL of a server in a thread; it has shut down in the end, for which answers have `grace` seconds."""
+    config = uvicorn.Config(app, port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=grace)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
     try:
-        deadline = time.monotonic() + 10
-        while not server.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=10 + grace)
         assert not thread.is_alive()
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def client_of(url: str, key: str = "none", is_strict: bool = True) -> openai.OpenAI:

@@ -154,6 +154,7 @@ def double(x: int) -> int:
 
 def wait(seconds: float) -> str:
     "Sleep."
+    print("asleep", flush=True)
     time.sleep(seconds)
     return "\\x1b]0;owned\\x07"
 """
@@ -181,7 +182,7 @@ def test_tools_ask_remember_show_their_results_and_stop_at_ctrl_c(tmp_path):
         chat.type_at_prompt('use wait {"seconds": 60}\r')
         chat.wait_for("lways: ")
         chat.type("y\r")
-        time.sleep(0.2)
+        chat.wait_for("asleep")
         chat.type("\x03")
         chat.wait_for("stopped; ")
         chat.type_at_prompt('use wait {"seconds": 0}\r')

@@ -67,6 +67,8 @@ print("torch" in sys.modules)
     assert torch_loaded == "False\n"
     for command, text in zip(COMMANDS, texts, strict=True):
         assert f"Usage: qwen3 {command} " in text
+    # Paragraphs are broken where the terminal ends, and not where the source does.
+    assert "gives one object: text, reasoning, tool_calls," in texts[list(COMMANDS).index("generate")]
 
 
 def test_unknown_command_is_a_usage_error_that_names_the_known_ones(qwen3):

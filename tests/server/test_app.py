@@ -9,7 +9,7 @@ import time
 import httpx
 import openai
 import pytest
-from serving import HELLO, chat, client_of, serving
+from serving import HELLO, chat, client_of, serving, wait_until
 
 TOOLS = [{"type": "function", "function": {"name": "weather"}}]
 ENDLESS = [{"role": "user", "content": "endless"}]
@@ -18,13 +18,6 @@ ENDLESS = [{"role": "user", "content": "endless"}]
 def post(url, body, path="/v1/chat/completions", **headers):
     content = body if isinstance(body, str) else json.dumps(body)
     return httpx.post(url + path, content=content, headers={"content-type": "application/json", **headers})
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize(
@@ -175,9 +168,9 @@ def test_more_requests_than_the_limit_are_told_to_come_back(scripted):
         assert chat(client).choices
 
 
-@pytest.mark.parametrize(("limit", "is_whole"), [(40, True), (None, False)])
-def test_shutting_down_waits_for_answers_that_end_in_time_and_stops_the_others(scripted, limit, is_whole):
-    received = []
+@pytest.mark.parametrize(("limit", "grace", "is_whole"), [(40, 20, True), (None, 1, False)])
+def test_shutting_down_waits_for_answers_that_end_in_time_and_stops_the_others(scripted, limit, grace, is_whole):
+    received, has_begun = [], threading.Event()
 
     def read():
         body = {"messages": ENDLESS, "stream": True, "max_tokens": limit}
@@ -185,13 +178,14 @@ def test_shutting_down_waits_for_answers_that_end_in_time_and_stops_the_others(s
             contextlib.suppress(httpx.TransportError),
             httpx.stream("POST", f"{url}/v1/chat/completions", json=body) as response,
         ):
+            has_begun.set()
             received.extend(response.iter_lines())
 
-    with serving(scripted) as url:
+    with serving(scripted, grace) as url:
         reader = threading.Thread(target=read)
         reader.start()
-        wait_until(lambda: scripted._engine.running)
-    reader.join(timeout=5)
+        assert has_begun.wait(20)
+    reader.join(timeout=20)
     assert not reader.is_alive()
     assert ("data: [DONE]" in received) == is_whole
     assert not scripted._engine.running

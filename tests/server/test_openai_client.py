@@ -131,7 +131,7 @@ def test_progress_is_reported_from_what_the_cache_had_to_the_whole_prompt(builti
 
 
 def test_a_silent_stream_is_kept_alive_by_comments(scripted):
-    with serving(scripted, keep_alive=0.05) as url:
+    with serving(scripted, keep_alive=0.02) as url:
         silent = [{"role": "user", "content": "silent"}]
         data, comments = events_of(url, {"messages": silent})
         assert comments[:2] == [": keep-alive"] * 2

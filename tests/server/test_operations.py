@@ -1,12 +1,12 @@
 """Health, readiness, metrics, version, properties; and text to tokens and back."""
 
 import json
-import time
+import threading
 
 import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from serving import HELLO, HTTP, chat, client_of, running, serving
+from serving import HELLO, HTTP, chat, client_of, running, serving, wait_until
 
 from qwen3 import __version__
 from qwen3.server.app import application
@@ -110,13 +110,15 @@ def test_nothing_is_ready_while_the_model_is_loading(scripted):
         assert post(url, "/v1/chat/completions", {"messages": HELLO}).status_code == 200
 
 
-def test_health_says_when_the_engine_has_not_moved(scripted):
+def test_health_says_when_the_engine_has_not_moved(scripted, monkeypatch):
+    goes_on, step = threading.Event(), scripted._engine.step
+    monkeypatch.setattr(scripted._engine, "step", lambda: goes_on.wait(20) and step())
     with serving(scripted, stall_seconds=0.05) as url:
         assert HTTP.get(f"{url}/health").status_code == 200
-        silent = {"messages": [{"role": "user", "content": "silent"}], "stream": True}
-        with HTTP.stream("POST", f"{url}/v1/chat/completions", json=silent) as response:
-            time.sleep(0.12)
-            stalled = HTTP.get(f"{url}/health")
-            assert (stalled.status_code, "has not moved" in stalled.text) == (503, True)
+        body = {"messages": HELLO, "stream": True}
+        with HTTP.stream("POST", f"{url}/v1/chat/completions", json=body) as response:
+            wait_until(lambda: HTTP.get(f"{url}/health").status_code == 503)
+            assert "has not moved" in HTTP.get(f"{url}/health").text
+            goes_on.set()
             response.read()
-        assert HTTP.get(f"{url}/health").status_code == 200
+        wait_until(lambda: HTTP.get(f"{url}/health").status_code == 200)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from qwen3 import SamplingParams
-from qwen3.chat import fold
-from qwen3.engine.request import Finished, FinishReason
-from qwen3.server.worker import Unavailable, Worker
+from qwen3.chat import Content, fold
+from qwen3.engine.request import Finished, FinishReason, Usage
+from qwen3.server import worker as worker_module
+from qwen3.server.worker import EngineFailure, Unavailable, Worker
 
 ENDLESS = SamplingParams(temperature=0.8, seed=1, ignore_eos=True)
 QUESTION = [{"role": "user", "content": "What is 4821 + 3977?"}]
@@ -143,10 +144,10 @@ def test_a_full_queue_and_a_long_wait_are_refused_at_once(builtin):
 
     message, seconds = run(builtin, full, max_requests=1)
     assert message.startswith("1 requests are running or waiting")
-    assert seconds < 0.05
+    assert seconds < 0.5
     message, seconds = run(builtin, long, max_wait=30)
     assert message.startswith("a request would wait for about 60 seconds")
-    assert seconds < 0.05
+    assert seconds < 0.5
 
 
 def test_the_heartbeat_moves_with_the_steps(builtin):
@@ -162,3 +163,76 @@ def test_the_heartbeat_moves_with_the_steps(builtin):
 
     before, first, second = run(builtin, use)
     assert before < first <= second
+
+
+class CountedEngine:
+    """An LLM for `Worker` whose steps take `seconds`, and each of which gives every answer a token until `total`."""
+
+    has_idle_work, backlog_seconds = False, 0.0
+
+    def __init__(self, seconds, total, fails_at=None):
+        self._seconds, self.total, self._fails_at, self.num_steps = seconds, total, fails_at, 0
+
+    def step(self):
+        time.sleep(self._seconds)
+        self.num_steps += 1
+        if self.num_steps == self._fails_at:
+            raise RuntimeError("a fault")
+
+
+class CountedAnswer:
+    def __init__(self, llm):
+        self._llm, self.prompt_ids, self.is_done = llm, [1], False
+        self.finished = Finished(FinishReason.LENGTH, Usage(1, llm.total, 0, 0.0, 0.0))
+
+    def start(self): ...
+
+    def cancel(self): ...
+
+    def poll(self):
+        self.is_done = self._llm.num_steps == self._llm.total
+        return [Content(f"{self._llm.num_steps} ")]
+
+
+@pytest.fixture
+def handed_over(monkeypatch):
+    """A function that has a `CountedEngine` give one answer; the pieces that the event loop got at a time, and the
+    failure if there is one."""
+    pieces, receive = [], worker_module._receive
+
+    def recorded(batches):
+        pieces.append("".join(event.text for _, batch in batches for _, event in batch if isinstance(event, Content)))
+        receive(batches)
+
+    async def take(llm):
+        worker = Worker(llm, max_requests=1)
+        stream = await worker.start(lambda: CountedAnswer(llm))
+        try:
+            async for _ in stream.batches():
+                pass
+        except EngineFailure:
+            pieces.append("failed")
+        finally:
+            stream.close()
+            await worker.close()
+        return pieces
+
+    monkeypatch.setattr(worker_module, "_receive", recorded)
+    return lambda *options: asyncio.run(take(CountedEngine(*options)))
+
+
+def test_what_fast_steps_give_is_handed_over_together_but_for_the_first_token(handed_over):
+    pieces = handed_over(0.0, 500)
+    assert pieces[0] == "1 "
+    assert "".join(pieces) == "".join(f"{number} " for number in range(1, 501))
+    assert len(pieces) < 250
+
+
+def test_what_slow_steps_give_is_handed_over_at_once(handed_over):
+    assert handed_over(0.02, 5) == [f"{number} " for number in range(1, 6)]
+
+
+def test_what_came_before_a_failure_is_handed_over_before_it(handed_over):
+    *pieces, last = handed_over(0.0, 500, 3)
+    assert "".join(pieces) == "1 2 "
+    assert last == "failed"

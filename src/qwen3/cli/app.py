@@ -30,9 +30,9 @@ class LazyCommands(TyperGroup):
         single = typer.Typer(add_completion=False, **_LOOKS)
         if isinstance(command, typer.Typer):
             single.add_typer(command, name=cmd_name)
-            return typer.main.get_command(single).commands[cmd_name]
+            return _flowing(typer.main.get_command(single).commands[cmd_name])
         single.command(name=cmd_name)(command)
-        return typer.main.get_command(single)
+        return _flowing(typer.main.get_command(single))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in COMMANDS:
@@ -45,6 +45,16 @@ class LazyCommands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         with errors_in_one_line(debug=ctx.params["debug"]):
             return super().invoke(ctx)
+
+
+def _flowing(command: Any) -> Any:
+    """The command with the paragraphs of its help in one line each, to be broken where the terminal ends and not where
+    the source does."""
+    paragraphs = (command.help or "").split("\n\n")
+    command.help = "\n\n".join(text if text.startswith("\b") else " ".join(text.split()) for text in paragraphs)
+    for inner in getattr(command, "commands", {}).values():
+        _flowing(inner)
+    return command
 
 
 app = typer.Typer(cls=LazyCommands, **_LOOKS)

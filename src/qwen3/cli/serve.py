@@ -159,11 +159,11 @@ def serve(
     revision: options.Revision = None,
     offline: options.Offline = False,
 ) -> None:
-    """Serve a model to OpenAI clients.
+    """Serve a model to OpenAI and Anthropic clients, and a chat page to browsers.
 
-    POST /v1/chat/completions and /v1/completions, streamed or not; GET /v1/models, /health, /ready, /metrics; and
-    /openapi.json has them all. While the model loads, the server answers 503. Ctrl-C and SIGTERM let running requests
-    end; a second Ctrl-C does not.
+    POST /v1/chat/completions, /v1/completions, /v1/responses and /v1/messages, streamed or not; GET / is the page;
+    /v1/models, /health, /ready, /metrics; /openapi.json has them all. While the model loads, the server answers 503.
+    Ctrl-C and SIGTERM let running requests end; a second Ctrl-C does not.
 
     Examples:
 

@@ -11,7 +11,11 @@ const DRAWING_SHARE = 0.25;
 
 const count = (number) => number.toLocaleString('en');
 const plural = (number, word) => `${count(number)} ${word}${number === 1 ? '' : 's'}`;
-const seconds = (number) => (number < 60 ? `${number.toFixed(1)} s` : `${Math.floor(number / 60)} min ${Math.round(number % 60)} s`);
+
+function seconds(number) {
+  if (number < 0.1) return `${Math.round(number * 1000)} ms`;
+  return number < 60 ? `${number.toFixed(1)} s` : `${Math.floor(number / 60)} min ${Math.round(number % 60)} s`;
+}
 
 export class Messages {
   #chat;
