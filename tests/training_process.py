@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from training import changed, digest, record_rows
+from training import changed, record_rows
 
-from qwen3.train import distribute, parallel
+from qwen3.train import distribute
 from qwen3.train.layout import Layout
 from qwen3.train.trainer import Trainer
 
@@ -30,7 +30,6 @@ def main() -> None:
         recipe = changed(job)
         layout = Layout(**job.get("layout", {}))
         trainer = Trainer(recipe, Path(job["run"]), distribute.join(layout))
-        initial = digest(parallel.whole_weights(trainer.model, trainer.world))
         rows = record_rows(trainer)
         reports = []
         for report in trainer.run():
@@ -43,7 +42,7 @@ def main() -> None:
             trainer.export(Path(job["run"]) / "model")
         # Of the processes that share rows, one says which.
         rows = {} if dist.get_rank() % (layout.tensor * layout.context) else rows
-        seen.append({"reports": reports, "rows": rows, "initial": initial})
+        seen.append({"reports": reports, "rows": rows})
     rank = dist.get_rank()
     jobs.with_suffix(f".{rank}.json").write_text(json.dumps(seen))
     dist.barrier()
