@@ -30,6 +30,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from qwen3.config import ModelConfig
 from qwen3.train.data.stage import Stage as DataStage
 from qwen3.train.recipe import Recipe, Shards, Stage
@@ -79,7 +81,6 @@ class Ours:
 
 class Theirs:
     def __init__(self, recipe: Recipe, folder: Path, form: str) -> None:
-        import torch
         from transformers import AutoModelForCausalLM, Qwen3Config
 
         from qwen3.train.trainer import Trainer
@@ -97,33 +98,23 @@ class Theirs:
         groups = [{"params": matrices, "weight_decay": DECAY}, {"params": scales, "weight_decay": 0.0}]
         self._optimizer = torch.optim.AdamW(groups, lr=RATE, betas=BETAS, fused=True)
 
-    def _inputs(self) -> list[dict]:
-        import torch
-
+    def _inputs(self) -> dict:
         (batch,) = self._feed.batches(self._step, 0, 1)
-        # A label is the token itself, ignored where the one before does not predict it; the model shifts them.
-        predicted = torch.cat([torch.zeros(1), batch.loss_weight_T[:-1]]) > 0
-        labels = batch.tokens_T.where(predicted, -100)
+        # Shifted beforehand: the last token of a row may have its target in the next one.
+        targets = batch.targets_T.where(batch.loss_weight_T > 0, -100)
         if self._form.endswith("packed"):
-            return [
-                {"input_ids": batch.tokens_T[None], "labels": labels[None], "position_ids": batch.positions_T[None]}
-            ]
+            labels, position_ids = targets[None], batch.positions_T[None]
+            return {"input_ids": batch.tokens_T[None], "position_ids": position_ids, **_shifted(labels)}
         if self._form.endswith("cut"):
-            return [{"input_ids": batch.tokens_T.view(-1, CUT), "labels": batch.tokens_T.view(-1, CUT)}]
+            return {"input_ids": batch.tokens_T.view(-1, CUT), "labels": batch.tokens_T.view(-1, CUT)}
         pad = torch.nn.utils.rnn.pad_sequence
         documents = batch.tokens_T.split(batch.lengths)
-        return [
-            {
-                "input_ids": pad(documents, True, 0),
-                "labels": pad(labels.split(batch.lengths), True, -100),
-                "attention_mask": pad([torch.ones_like(each) for each in documents], True, 0),
-            }
-        ]
+        mask = pad([torch.ones_like(each) for each in documents], True, 0)
+        labels = pad(targets.split(batch.lengths), True, -100)
+        return {"input_ids": pad(documents, True, 0), "attention_mask": mask, **_shifted(labels)}
 
     def step(self) -> float:
-        import torch
-
-        (inputs,) = self._inputs()
+        inputs = self._inputs()
         with self._autocast:
             loss = self._model(**inputs, use_cache=False).loss
         loss.backward()
@@ -134,10 +125,12 @@ class Theirs:
         return loss.item()
 
 
+def _shifted(labels_BL: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"labels": labels_BL, "shift_labels": labels_BL}
+
+
 def work(options: argparse.Namespace) -> None:
     """A contender's process: a step for each line that comes in; the answer is a line of JSON."""
-    import torch
-
     from qwen3.engine.bench import peak_memory
 
     torch.set_num_threads(options.threads)
