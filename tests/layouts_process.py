@@ -36,7 +36,7 @@ def check(rank: int, directory: Path) -> None:
         alone.initialise(seed=0)
         expected = digest(named(alone))
         world = distribute.join(layout)
-        model = parallel.place(config, world, False, seed=0)
+        model = parallel.place(config, world, False, alone.fresh_weights(seed=0))
         assert digest(parallel.whole_weights(model, world)) == expected, f"{layout}: other fresh weights"
         run = directory / str(number)
         run.mkdir(exist_ok=True)

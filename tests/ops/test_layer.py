@@ -1,4 +1,4 @@
-"""A layer as one native call gives the bits of its operations one by one, on every instruction set."""
+"""Layers as one native call give the bits of its operations one by one, on every instruction set."""
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from qwen3.model.random import random_model
 from qwen3.model.rope import cos_sin
 from qwen3.model.transformer import Block
 from qwen3.ops import native
+from qwen3.ops.layer import PackedLayers
 from qwen3.ops.paged import PagedStep, PageLayout
 
 CONFIG = ModelConfig("qwen3", 320, 96, 160, 2, 6, 2, head_dim=32, tie_word_embeddings=True)
@@ -36,13 +37,25 @@ def test_one_call_equals_the_operations(weights, instruction_set):
         x_TD, cos_Td, sin_Td = inputs(num_tokens, start)
         for layer, block in enumerate(model.model.layers):
             step = cached_attend([one], [num_tokens])
-            at_once = block._layer(x_TD, cos_Td, sin_Td, step, instruction_set=instruction_set)
+            at_once = PackedLayers([block.layer])(x_TD, cos_Td, sin_Td, step, instruction_set=instruction_set)
             each = Block.forward(block, x_TD, cos_Td, sin_Td, cached_attend([many], [num_tokens]))
             assert torch.equal(at_once, each), (layer, num_tokens)
             x_TD = each
         one.advance(num_tokens)
         many.advance(num_tokens)
         start += num_tokens
+
+
+@pytest.mark.parametrize("num_tokens", [1, 40])
+def test_all_layers_at_once_equal_the_operations(num_tokens):
+    model = random_model(CONFIG)
+    one, many = KVCache(pool(model)), KVCache(pool(model))
+    arguments = inputs(num_tokens)
+    at_once = model.model(*arguments, cached_attend([one], [num_tokens]))
+    x_TD = arguments[0]
+    for block in model.model.layers:
+        x_TD = Block.forward(block, x_TD, *arguments[1:], cached_attend([many], [num_tokens]))
+    assert torch.equal(at_once, x_TD)
 
 
 def test_a_cache_of_another_shape_is_refused():

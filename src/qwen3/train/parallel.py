@@ -183,7 +183,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], most: float, world: World
     norm = square.sqrt().item()
     # A norm that is not finite leaves the step to the spike guard.
     scale = min(1.0, most / (norm + 1e-6))
-    torch._foreach_mul_([local(gradient) for gradient in gradients], scale)
+    if gradients:
+        torch._foreach_mul_([local(gradient) for gradient in gradients], scale)
     return norm
 
 
