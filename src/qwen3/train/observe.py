@@ -9,16 +9,17 @@ import torch
 from qwen3 import ops
 from qwen3.model import CausalAttend, Qwen3
 from qwen3.tokenizer import Tokenizer
+from qwen3.train.attend import TrainingAttend
 from qwen3.train.batch import Batch
 from qwen3.train.distribute import World
 
 
 @torch.no_grad()
-def loss(model: Qwen3, batches: Iterable[Batch], attend: type[CausalAttend], world: World) -> float:
+def loss(model: Qwen3, batches: Iterable[Batch], world: World) -> float:
     """Nats per trained token over the batches of all processes, each of which must have equally many."""
     sums = torch.zeros(2, dtype=torch.float64, device=world.device)
     for batch in (each.to(world.device) for each in batches):
-        hidden_TD = model(batch.tokens_T, batch.positions_T, attend(batch.lengths))
+        hidden_TD = model(batch.tokens_T, batch.positions_T, TrainingAttend(batch.lengths))
         losses = ops.token_losses(hidden_TD, model.head_weight, batch.targets_T)
         sums[0] += (losses * batch.loss_weight_T).sum()
         sums[1] += batch.loss_weight_T.sum()

@@ -25,14 +25,16 @@ from qwen3.config import RopeParameters
 from qwen3.model import Qwen3
 from qwen3.tokenizer import Tokenizer
 from qwen3.train import checkpoint, distribute, observe
+from qwen3.train.attend import SHORT, TrainingAttend
 from qwen3.train.balance import LoadBalance
 from qwen3.train.batch import Batch
 from qwen3.train.conversations import learn_tokenizer
 from qwen3.train.data.dataset import Dataset
 from qwen3.train.distribute import World
-from qwen3.train.feed import Counts, Feed, open_feed
+from qwen3.train.feed import Counts, open_feed
+from qwen3.train.flops import step_flops
 from qwen3.train.optimizer import Optimizer
-from qwen3.train.recipe import Recipe, Shards
+from qwen3.train.recipe import Recipe
 from qwen3.train.schedule import learning_rate
 from qwen3.train.spikes import SpikeGuard
 
@@ -47,6 +49,8 @@ class StepReport:
     learning_rate: float
     tokens: int
     trained_tokens: int
+    flops: int
+    """What the step ran, without the padding that a kernel may compute besides."""
     seconds: float
     stage: str = ""
     skipped: str = ""
@@ -79,7 +83,8 @@ class Trainer:
         self.world = world or distribute.join()
         directory.mkdir(parents=True, exist_ok=True)
         self.tokenizer = _tokenizer(recipe)
-        self._feeds = [open_feed(stage, self.tokenizer, recipe.seed, self.world.size) for stage in recipe.stages]
+        stages = range(len(recipe.stages))
+        self._feeds = [open_feed(recipe, number, self.tokenizer, self.world.size) for number in stages]
         end_of_text = self.tokenizer.end_of_text_id
         config = replace(
             recipe.model,
@@ -151,7 +156,7 @@ class Trainer:
         """The loss on the held-out documents of stage `number`, in nats per token."""
         self._enter(number)
         feed = self._feeds[number]
-        loss = observe.loss(self._compute, feed.held_out(self.world.rank, self.world.size), feed.attend, self.world)
+        loss = observe.loss(self._compute, feed.held_out(self.world.rank, self.world.size), self.world)
         self._reshard()
         return loss
 
@@ -241,10 +246,10 @@ class Trainer:
         counts = feed.counts(step)
         if self._balance is not None:
             self._balance.start_step()
-        sums = torch.zeros(2, dtype=torch.float64, device=self.world.device)
+        sums = torch.zeros(3, dtype=torch.float64, device=self.world.device)
         for batch in feed.batches(step, self.world.rank, self.world.size):
-            sums += self._backward(batch, feed, counts)
-        loss, balance = self.world.sum(sums).tolist()
+            sums += self._backward(batch, counts)
+        loss, balance, flops = self.world.sum(sums).tolist()
         norm_tensor = torch.nn.utils.clip_grad_norm_(self._parameters.values(), recipe.max_gradient_norm)
         norm = distribute.whole(norm_tensor).item()
         rate = learning_rate(stage.schedule, step)
@@ -261,21 +266,23 @@ class Trainer:
             rate,
             counts.tokens,
             counts.trained,
+            int(flops),
             time.perf_counter() - start,
             stage.name,
             skipped,
             None if self._balance is None else balance,
         )
 
-    def _backward(self, batch: Batch, feed: Feed, counts: Counts) -> Tensor:
-        """Add the gradients of this batch's share of the step's mean loss; returns [loss, balance], the shares."""
+    def _backward(self, batch: Batch, counts: Counts) -> Tensor:
+        """Add the gradients of this batch's share of the step's mean loss; returns [loss, balance, operations], the
+        shares."""
         batch = batch.to(self.world.device)
         counted = batch.loss_weight_T.nonzero().squeeze(1)
         router_logits: list[Tensor] | None = None if self._balance is None else []
         hidden_TD = self._compute(
             batch.tokens_T,
             batch.positions_T,
-            feed.attend(batch.lengths),
+            TrainingAttend(batch.lengths),
             recompute=self.recipe.recompute,
             router_logits=router_logits,
         )
@@ -290,7 +297,10 @@ class Trainer:
         total.backward()
         if self._compute is not self.model:
             self._move_gradients()
-        return torch.stack([loss.detach(), balance.detach()]).double()
+        recompute = self.recipe.recompute
+        flops = step_flops(self.model.config, batch.lengths, len(counted), recompute=recompute, fused_beyond=SHORT)
+        ran = loss.new_tensor(flops.total, dtype=torch.float64)
+        return torch.stack([loss.detach().double(), balance.detach().double(), ran])
 
     def _enter(self, number: int) -> None:
         """Compute with the RoPE base of a stage."""
@@ -318,7 +328,7 @@ class Trainer:
 
 def _tokenizer(recipe: Recipe) -> Tokenizer:
     """The one that all data sets were made with, or one learnt from the conversations."""
-    datasets = [Dataset(Path(stage.data.directory)) for stage in recipe.stages if isinstance(stage.data, Shards)]
+    datasets = [Dataset(Path(stage.shards.directory)) for stage in recipe.stages if stage.shards]
     if not datasets:
         return learn_tokenizer(recipe.seed, recipe.tokenizer_examples, recipe.model.vocab_size)
     if len({dataset.manifest.tokenizer_sha256 for dataset in datasets}) > 1:
