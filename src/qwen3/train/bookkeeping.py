@@ -16,11 +16,13 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from qwen3.config import RopeParameters
 from qwen3.train import ledger, shares
 from qwen3.train.data.dataset import Dataset
 from qwen3.train.data.stage import StageData
@@ -54,7 +56,7 @@ class Bookkeeper:
             "name": recipe.name,
             "software": software,
             "recipe_sha256": recipe.digest,
-            "config": recipe.model,
+            "config": replace(recipe.model, rope_parameters=RopeParameters(recipe.rope_theta(len(recipe.stages) - 1))),
             "meters": meters(gpus, watts_per_core=watts_per_core, reads_machine=is_first_on_machine),
             "hardware": ledger.this_machine((world.device_name,) if is_gpu else (), has_cores=is_first_on_machine),
             "parent": parent,

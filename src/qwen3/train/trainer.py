@@ -111,6 +111,9 @@ class Trainer:
         self._forget_steps_after(self.step)
         if recipe.bfloat16:
             self._refresh_copy()
+            # A layer's number is a constant of its graph, so each is compiled for itself; torch's limit is for all of
+            # them together, and what exceeds it runs uncompiled.
+            torch._dynamo.config.recompile_limit = 8 * config.num_hidden_layers
             for block in self._compute.model.layers:
                 block.compile(dynamic=True)
 
