@@ -53,18 +53,18 @@ def recipe(directory: str = "") -> Recipe:
     general = Stage(
         name="general",
         data=seen(data.general(SHORT, 2048), Curriculum(48, LOOKING_UP, words=200, **also)),
-        schedule=((0, 0.0), (60, 4e-3), (700, 4e-3)),
+        schedule=((0, 0.0), (60, 4e-3), (650, 4e-3)),
         tokens_per_micro_batch=8192,
         checkpoint_every=100,
-        evaluate_every=350,
+        evaluate_every=325,
     )
     reasoning = Stage(
         name="reasoning",
         data=seen(data.reasoning(SHORT, 512), Curriculum(64, REASONING, words=200, **also)),
-        schedule=warm_up_and_decay(900, 4e-3, 2e-3),
+        schedule=warm_up_and_decay(1000, 4e-3, 2e-3),
         tokens_per_micro_batch=8192,
         checkpoint_every=100,
-        evaluate_every=450,
+        evaluate_every=500,
     )
     long_context = Stage(
         name="long-context",
