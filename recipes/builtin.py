@@ -52,28 +52,28 @@ def recipe(directory: str = "") -> Recipe:
     also = {"cut_thoughts": 0.08, "held_out_examples": 128}
     general = Stage(
         name="general",
-        data=seen(data.general(SHORT, 2048), Curriculum(48, LOOKING_UP, words=200, **also)),
-        schedule=((0, 0.0), (60, 4e-3), (650, 4e-3)),
+        data=seen(data.general(SHORT, 1024), Curriculum(24, LOOKING_UP, words=200, **also)),
+        schedule=((0, 0.0), (60, 4e-3), (400, 4e-3)),
         tokens_per_micro_batch=8192,
         checkpoint_every=100,
-        evaluate_every=325,
+        evaluate_every=200,
     )
     reasoning = Stage(
         name="reasoning",
-        data=seen(data.reasoning(SHORT, 512), Curriculum(64, REASONING, words=200, **also)),
-        schedule=warm_up_and_decay(1000, 4e-3, 2e-3),
+        data=seen(data.reasoning(SHORT, 512), Curriculum(40, REASONING, words=200, **also)),
+        schedule=warm_up_and_decay(1000, 4e-3, 1.5e-3),
         tokens_per_micro_batch=8192,
         checkpoint_every=100,
         evaluate_every=500,
     )
     long_context = Stage(
         name="long-context",
-        data=seen(data.long_context(LONG, 2048), Curriculum(44, LOOKING_UP, words=1080, **also)),
-        schedule=((0, 2e-3), (400, 0.0)),
+        data=seen(data.long_context(LONG, 2048), Curriculum(30, LOOKING_UP, words=1080, **also)),
+        schedule=((0, 1.5e-3), (260, 0.0)),
         tokens_per_micro_batch=8192,
         rope_theta=100_000.0,
-        checkpoint_every=100,
-        evaluate_every=200,
+        checkpoint_every=130,
+        evaluate_every=130,
     )
     return Recipe(
         name="builtin",
