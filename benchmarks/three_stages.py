@@ -38,8 +38,10 @@ def main() -> None:
     parser.add_argument("--data", default="data/builtin", help="the data set; empty: conversations alone")
     parser.add_argument("--sums", type=int, default=200)
     parser.add_argument("--keys", type=int, default=50)
+    parser.add_argument("--tiny", action="store_true", help="the run is of the recipe's tiny variant")
     options = parser.parse_args()
-    recipe = replace(runpy.run_path(str(RECIPES / "builtin.py"))["recipe"](options.data), bfloat16=False)
+    recipe = runpy.run_path(str(RECIPES / "builtin.py"))["recipe"](options.data)
+    recipe = replace(recipe.tiny() if options.tiny else recipe, bfloat16=False)
     tests = runpy.run_path(str(RECIPES / "evaluate_builtin.py"))
     totals = ledger.read(options.run)
     losses: dict[str, list[float]] = {}
@@ -53,8 +55,9 @@ def main() -> None:
             trainer.model.load_state_dict(weights(options.run, end))
             losses[stage.name].append(trainer.evaluate(number))
             trainer.step = end
-            trainer.export(Path(scratch) / "model")
-            llm = LLM(Path(scratch) / "model")
+            model = Path(scratch) / stage.name
+            trainer.export(model)
+            llm = LLM(model)
             lengths = tests["LENGTHS"]
             after[stage.name] = {
                 "sums": tests["evaluate"](llm, options.sums, greedy=True),

@@ -40,7 +40,7 @@ def test_its_tokenizer_is_what_the_curriculum_gives(builtin):
 
 
 @pytest.mark.parametrize("has_text", [True, False])
-def test_its_recipe_runs_through_all_three_stages(has_text, tmp_path):
+def test_its_recipe_runs_through_all_three_stages(has_text, tmp_path, monkeypatch, capsys):
     data = str(build_data(tmp_path / "data")) if has_text else ""
     recipe = runpy.run_path(str(RECIPES / "builtin.py"))["recipe"](data).tiny()
     run(recipe, tmp_path / "run", log_every=100)
@@ -57,6 +57,16 @@ def test_its_recipe_runs_through_all_three_stages(has_text, tmp_path):
     config = ModelConfig.load(tmp_path / "run" / "model")
     assert config.rope_parameters.rope_theta == 100_000
     assert config.max_position_embeddings == 2048
+    if has_text:
+        monkeypatch.setattr(
+            "sys.argv", ["", str(tmp_path / "run"), "--data", data, "--tiny", "--sums", "2", "--keys", "1"]
+        )
+        runpy.run_path(str(RECIPES.parent / "benchmarks" / "three_stages.py"), run_name="__main__")
+        found = json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))
+        assert found["tokens"] == totals.kept.tokens
+        losses = found["held-out loss before and after each stage, on its own data"]
+        assert all(before > after for before, after in losses.values())
+        assert list(losses) == list(found["greedy, after each stage"]) == ["general", "reasoning", "long-context"]
 
 
 def test_a_mixed_step_is_the_shards_and_the_conversations_that_no_earlier_stage_saw(tmp_path):
