@@ -133,7 +133,7 @@ def gradients(trainer: Trainer, step: int = 0) -> dict[str, torch.Tensor]:
     if trainer._balance is not None:
         trainer._balance.start_step()
     for batch in feed.batches(step, 0, 1):
-        trainer._backward(batch, feed, feed.counts(step))
+        trainer._backward(batch, feed.counts(step))
     return {name: parameter.grad for name, parameter in trainer.model.named_parameters()}
 
 

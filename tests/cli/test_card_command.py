@@ -36,8 +36,12 @@ def test_a_record_goes_into_a_model_and_nowhere_else(qwen3, model, tmp_path):
     book = begin(tmp_path, 0)
     work(book, 0, 2)
     book.close()
+    (model / "training.json").write_text('{"Compute": {"energy": null}, "Limits": ["It is small."]}')
     assert qwen3("card", tmp_path, "--record", model).exit_code == 0
-    assert "| floating-point operations | 2000, from the shapes" in qwen3("card", model).stdout
+    shown = qwen3("card", model).stdout
+    assert "| floating-point operations | 2000, from the shapes" in shown
+    assert "It is small." in shown
+    assert "| command |" in shown
     result = qwen3("card", tmp_path, "--record", tmp_path)
     assert result.exit_code == 1
     assert "no model" in result.stderr

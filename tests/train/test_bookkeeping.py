@@ -12,6 +12,7 @@ from qwen3.checkpoint import drift, integrity
 from qwen3.checkpoint.hub import resolve
 from qwen3.tokenizer import Tokenizer
 from qwen3.train import card, card_text, ledger, shares
+from qwen3.train.attend import SHORT
 from qwen3.train.bookkeeping import CURRICULUM, Bookkeeper
 from qwen3.train.data.build import Job, build
 from qwen3.train.data.sources import Source
@@ -21,7 +22,9 @@ from qwen3.train.flops import step_flops
 from qwen3.train.recipe import Shards
 from qwen3.train.trainer import Trainer
 
-TINY = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "builtin.py"))["recipe"]().tiny()
+WHOLE = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "builtin.py"))["recipe"]().tiny()
+# One stage of conversations.
+TINY = replace(WHOLE, stages=WHOLE.stages[:1])
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,8 @@ def test_operations_are_those_of_the_documents(on_shards, tmp_path):
 
     data = on_shards.stages[0].data
     arrays = StageData(Dataset(Path(data.directory)), data.stage, on_shards.seed).arrays(0, np.arange(8))
-    expected = step_flops(on_shards.model, arrays.lengths, int(arrays.loss_weight_T.sum())).total
+    trained = int(arrays.loss_weight_T.sum())
+    expected = step_flops(on_shards.model, arrays.lengths, trained, fused_beyond=SHORT).total
     assert first["flops"] == expected
 
 

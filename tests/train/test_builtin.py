@@ -1,14 +1,21 @@
 """The model inside the package: a small part of the proof that `recipes/evaluate_builtin.py` gives in full."""
 
+import json
 import runpy
 from pathlib import Path
 
 import pytest
+from training import build_data
 
 from qwen3 import LLM
 from qwen3.checkpoint.hub import resolve
+from qwen3.cli.train import run
+from qwen3.config import ModelConfig
 from qwen3.tokenizer import Tokenizer
+from qwen3.train import ledger, shares
+from qwen3.train.bookkeeping import CURRICULUM
 from qwen3.train.conversations import learn_tokenizer
+from qwen3.train.feed import open_feed
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -30,6 +37,54 @@ def test_its_tokenizer_is_what_the_curriculum_gives(builtin):
     learnt = learn_tokenizer(recipe.seed, recipe.tokenizer_examples, recipe.model.vocab_size)
     text = "Was ist 347 + 58? 你好, vapesor naïve\n\n"
     assert learnt.encode(text) == Tokenizer.load(resolve("builtin")).encode(text)
+
+
+@pytest.mark.parametrize("has_text", [True, False])
+def test_its_recipe_runs_through_all_three_stages(has_text, tmp_path, monkeypatch, capsys):
+    data = str(build_data(tmp_path / "data")) if has_text else ""
+    recipe = runpy.run_path(str(RECIPES / "builtin.py"))["recipe"](data).tiny()
+    run(recipe, tmp_path / "run", log_every=100)
+    totals, counted = ledger.read(tmp_path / "run"), shares.read(tmp_path / "run")
+    assert [stage.name for stage in totals.stages] == ["general", "reasoning", "long-context"]
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert all(
+        later["held_out_loss"] < first["held_out_loss"] for first, later in zip(log[2::6], log[5::6], strict=True)
+    )
+    for number, stage in enumerate(counted.stages):
+        text = 6 * 1024 if has_text else 0
+        assert stage.labels["source"].get("synthetic", 0) == text
+        assert stage.labels["source"][CURRICULUM] == totals.stages[number].tokens - text > 0
+    config = ModelConfig.load(tmp_path / "run" / "model")
+    assert config.rope_parameters.rope_theta == 100_000
+    assert config.max_position_embeddings == 2048
+    if has_text:
+        monkeypatch.setattr(
+            "sys.argv", ["", str(tmp_path / "run"), "--data", data, "--tiny", "--sums", "2", "--keys", "1"]
+        )
+        runpy.run_path(str(RECIPES.parent / "benchmarks" / "three_stages.py"), run_name="__main__")
+        found = json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))
+        assert found["tokens"] == totals.kept.tokens
+        losses = found["held-out loss before and after each stage, on its own data"]
+        assert all(before > after for before, after in losses.values())
+        assert list(losses) == list(found["greedy, after each stage"]) == ["general", "reasoning", "long-context"]
+
+
+def test_a_mixed_step_is_the_shards_and_the_conversations_that_no_earlier_stage_saw(tmp_path):
+    recipe = runpy.run_path(str(RECIPES / "builtin.py"))["recipe"](str(build_data(tmp_path))).tiny()
+    tokenizer = Tokenizer.load(resolve("builtin"))
+    seen = set()
+    for number in range(3):
+        feed = open_feed(recipe, number, tokenizer, 1)
+        for step in range(6):
+            batches, counts = list(feed.batches(step, 0, 1)), feed.counts(step)
+            assert counts.tokens == sum(len(batch.tokens_T) for batch in batches)
+            assert counts.trained == sum(int(batch.loss_weight_T.sum()) for batch in batches)
+            conversations = [tokens for batch in batches[2:] for tokens in batch.tokens_T.split(batch.lengths)]
+            assert len(conversations) == 8
+            seen |= {tuple(tokens.tolist()) for tokens in conversations}
+        # A process more than there are batches for gets as many, of which some count for nothing.
+        assert len(list(open_feed(recipe, number, tokenizer, 2).held_out(1, 2))) > 0
+    assert len(seen) > 0.9 * 3 * 6 * 8
 
 
 def test_it_obeys_the_switch_and_thinking_makes_it_right(builtin):

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from qwen3.chat import render
+from qwen3.engine.rules import BUDGET_SENTENCE
 from qwen3.tokenizer import Tokenizer
 from qwen3.train.batch import pack
-from qwen3.train.conversations import encode, learn_tokenizer, step_documents
+from qwen3.train.conversations import documents, encode, learn_tokenizer
 from qwen3.train.curriculum import sample
+from qwen3.train.recipe import Curriculum
 
 
 @pytest.fixture(scope="module")
@@ -32,33 +34,50 @@ def test_exactly_the_answer_after_the_generation_prompt_is_trained(tokenizer):
     assert len(kinds) == 6  # Thinking, `/no_think` and hard off, each with and without earlier turns.
 
 
+def test_of_a_thought_that_a_budget_ended_only_the_answer_is_trained(tokenizer):
+    num_cut = 0
+    for index in range(100):
+        whole, example = sample(0, index), sample(0, index, cut_thoughts=1.0)
+        document = encode(tokenizer, example)
+        answer = tokenizer.decode(id for id, flag in zip(document.ids, document.trained, strict=True) if flag)
+        target = whole.messages[-1]
+        assert example.is_cut == bool(target["reasoning_content"])
+        if example.is_cut:
+            num_cut += 1
+            assert answer == f"\n\n{target['content']}<|im_end|>"
+            thought, _, _ = example.messages[-1]["reasoning_content"].partition("\n\nConsidering the limited time")
+            assert target["reasoning_content"].startswith(thought)
+            assert tokenizer.decode(document.ids).count(BUDGET_SENTENCE) == 1
+    assert num_cut > 20
+
+
 def test_a_batch_predicts_each_trained_token_from_the_one_before(tokenizer):
-    documents = step_documents(tokenizer, 0, 3, 16)
-    (batch,) = pack(documents, 10_000)
+    seen = list(documents(tokenizer, 0, Curriculum(16), 48))
+    (batch,) = pack(seen, 10_000)
     expected = [
         (before, after)
-        for document in documents
+        for document in seen
         for (before, _), (after, trained) in pairwise(zip(document.ids, document.trained, strict=True))
         if trained
     ]
     counted = batch.loss_weight_T > 0
     assert list(zip(batch.tokens_T[counted].tolist(), batch.targets_T[counted].tolist(), strict=True)) == expected
-    assert batch.lengths == [len(document.ids) for document in documents]
+    assert batch.lengths == [len(document.ids) for document in seen]
     assert torch.equal(batch.positions_T, torch.cat([torch.arange(length) for length in batch.lengths]))
 
 
 def test_packing_keeps_every_document_once_and_the_budget(tokenizer):
-    documents = step_documents(tokenizer, 0, 0, 40)
-    batches = list(pack(documents, 400))
+    seen = list(documents(tokenizer, 0, Curriculum(40), 0))
+    batches = list(pack(seen, 400))
     assert len(batches) > 1
     assert all(len(batch.tokens_T) <= 400 for batch in batches)
-    assert torch.cat([batch.tokens_T for batch in batches]).tolist() == [id for each in documents for id in each.ids]
+    assert torch.cat([batch.tokens_T for batch in batches]).tolist() == [id for each in seen for id in each.ids]
 
 
 def test_a_step_sees_the_next_examples_of_the_stream_whatever_came_before(tokenizer):
     stream = [encode(tokenizer, sample(5, index)) for index in range(12)]
-    assert step_documents(tokenizer, 5, 2, 4) == stream[8:12]
-    assert step_documents(tokenizer, 5, 0, 12) == stream
+    assert list(documents(tokenizer, 5, Curriculum(4), 8)) == stream[8:]
+    assert list(documents(tokenizer, 5, Curriculum(12), 0)) == stream
 
 
 def test_too_few_examples_for_the_vocabulary_are_refused():

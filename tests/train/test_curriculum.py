@@ -76,6 +76,37 @@ def test_every_target_passes_its_own_score_and_a_wrong_answer_does_not():
         assert not curriculum.score(example, "")
 
 
+def test_a_key_stands_in_its_text_and_only_where_it_is_asked_for():
+    assert not any(example.task == "recall" for example in examples())
+    lengths = []
+    for index in range(200):
+        example = curriculum.sample(0, index, shares={"recall": 1e9}, words=400)
+        text, _, question = example.messages[-2]["content"].rpartition("\n")
+        assert example.task == "recall"
+        assert all(key in text for key in re.findall(r"\d{5}", example.answer))
+        assert not re.search(r"\d{5}", question)
+        assert curriculum.score(example, example.messages[-1]["content"])
+        lengths.append(len(example.messages[-2]["content"].split()))
+    assert 50 <= min(lengths) < 100
+    assert 370 < max(lengths) < 460
+    # Long texts hold most of the words: the long stage's mix of lengths.
+    assert sum(each for each in lengths if each > 200) > 0.65 * sum(lengths)
+
+
+def test_a_passkey_is_one_key_in_a_text_of_the_asked_length():
+    for index in range(50):
+        example = curriculum.passkey(300, 0, index)
+        question = example.messages[0]["content"]
+        assert re.findall(r"\d{5}", question) == [example.answer]
+        assert 300 <= len(question.split()) < 330
+    assert curriculum.passkey(300, 0, 0) == curriculum.passkey(300, 0, 0) != curriculum.passkey(300, 1, 0)
+
+
+def test_shares_of_tasks_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="no task 'sums'"):
+        curriculum.sample(0, 0, shares={"sums": 1.0})
+
+
 def test_scoring_a_dialogue_is_an_error():
     example = next(example for example in examples() if example.answer is None)
     with pytest.raises(ValueError, match="no single right answer"):

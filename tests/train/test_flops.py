@@ -10,7 +10,8 @@ from qwen3 import ops
 from qwen3.config import ModelConfig
 from qwen3.model import CausalAttend, Qwen3
 from qwen3.presets import PRESETS
-from qwen3.train.attend import ShortAttend
+from qwen3.train import attend as training
+from qwen3.train.attend import TrainingAttend
 from qwen3.train.flops import decode_flops, forward_flops, model_flops, step_flops
 
 DENSE = ModelConfig(
@@ -66,10 +67,11 @@ def test_a_forward_pass_is_what_torch_counts(config):
 
 @pytest.mark.parametrize("config", [DENSE, SPARSE], ids=["dense", "sparse"])
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("attend", [CausalAttend, ShortAttend])
-def test_a_training_step_is_what_torch_counts(config, recompute, attend):
-    found = counted(config, attend=attend, recompute=recompute)
-    ours = step_flops(config, LENGTHS, 100, recompute=recompute, fused_attention=attend is CausalAttend)
+@pytest.mark.parametrize("short", [0, 32, 256])
+def test_a_training_step_is_what_torch_counts(config, recompute, short, monkeypatch):
+    monkeypatch.setattr(training, "SHORT", short)
+    found = counted(config, attend=TrainingAttend, recompute=recompute)
+    ours = step_flops(config, LENGTHS, 100, recompute=recompute, fused_beyond=short)
     assert ours.total == found
 
 

@@ -34,7 +34,7 @@ def data(tmp_path_factory):
     build(job, Tokenizer.load(resolve("builtin")), folder / "set")
     dataset = Dataset(folder / "set")
     made = [replace(make(128, TOKENS), row_tokens=256) for make in (general, reasoning)]
-    return {stage.name: StageData(dataset, stage, seed=3) for stage in made}
+    return {stage.name: shares.Seen(StageData(dataset, stage, seed=3)) for stage in made}
 
 
 def run_of(path, general_steps, reasoning_steps, tokens=TOKENS):
@@ -56,9 +56,9 @@ def test_the_shares_are_those_of_the_documents_and_add_up_to_every_token(tmp_pat
     seen = Counter()
     for name, steps in (("general", 9), ("reasoning", 4)):
         for step in range(steps):
-            rows = data[name].rows(step)
+            rows = data[name].data.rows(step)
             for document, length in zip(rows.documents, rows.last - rows.first, strict=True):
-                seen[data[name].dataset.word("source", document)] += int(length)
+                seen[data[name].data.dataset.word("source", document)] += int(length)
     assert made.total("source") == dict(seen.most_common())
     assert set(seen) == {"tales", "notes"}
     assert made.labels[:2] == ["source", "language"]

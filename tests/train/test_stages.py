@@ -105,7 +105,7 @@ def test_nan_gradients_leave_the_weights_alone_and_the_run_goes_on(recipe, tmp_p
     def poisoned(self, *arguments):
         sums = backward(self, *arguments)
         next(iter(self._parameters.values())).grad[0, 0] = math.nan
-        return sums * math.nan
+        return sums * torch.tensor([math.nan, math.nan, 1])
 
     monkeypatch.setattr(Trainer, "_backward", poisoned)
     report = next(run)
@@ -119,7 +119,7 @@ def test_nan_gradients_leave_the_weights_alone_and_the_run_goes_on(recipe, tmp_p
 
 
 def test_a_loss_that_stays_nan_stops_the_run_and_says_what_to_do(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "_backward", lambda *_: torch.full((2,), math.nan, dtype=torch.float64))
+    monkeypatch.setattr(Trainer, "_backward", lambda *_: torch.tensor([math.nan, math.nan, 0], dtype=torch.float64))
     trainer = Trainer(replace(recipe, most_skips=3).each_stage(checkpoint_every=100), tmp_path)
     with pytest.raises(DivergedError, match=r"loss is nan, the 3\. step in a row.*lower learning rate"):
         list(trainer.run())

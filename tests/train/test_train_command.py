@@ -38,13 +38,13 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys
     assert "stopped at step 2" in capsys.readouterr().out
     monkeypatch.undo()
     train(RECIPE, out=tmp_path / "run", tiny=True)
-    assert "step 2 of 6" in capsys.readouterr().out
+    assert "step 2 of 18" in capsys.readouterr().out
     train(RECIPE, out=tmp_path / "whole", tiny=True)
-    a, b = (state(tmp_path / run / "step_6") for run in ("run", "whole"))
+    a, b = (state(tmp_path / run / "step_18") for run in ("run", "whole"))
     assert all(torch.equal(a[name], b[name]) for name in a)
     kept = ledger.read(tmp_path / "run")
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
-    assert (kept.steps, kept.recorded_steps, len(kept.attempts)) == (6, 6, 2)
+    assert (kept.steps, kept.recorded_steps, len(kept.attempts)) == (18, 18, 2)
     assert sum(stage.tokens for stage in kept.stages) == sum(json.loads(line)["tokens"] for line in lines)
 
 

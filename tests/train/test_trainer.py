@@ -13,9 +13,9 @@ from training import gradients, relative_difference, state
 
 from qwen3 import ops
 from qwen3.model import CausalAttend, Qwen3
-from qwen3.train.attend import ShortAttend
+from qwen3.train.attend import TrainingAttend
 from qwen3.train.batch import pack
-from qwen3.train.conversations import step_documents
+from qwen3.train.conversations import documents
 from qwen3.train.recipe import Curriculum, Recipe
 from qwen3.train.schedule import learning_rate
 from qwen3.train.trainer import Trainer
@@ -25,7 +25,9 @@ RECIPE_FILE = Path(__file__).parents[2] / "recipes" / "builtin.py"
 
 @pytest.fixture(scope="module")
 def tiny() -> Recipe:
-    return runpy.run_path(str(RECIPE_FILE))["recipe"]().tiny()
+    """The recipe's second stage alone: sums above all."""
+    recipe = runpy.run_path(str(RECIPE_FILE))["recipe"]().tiny()
+    return replace(recipe, stages=recipe.stages[1:2], optimizer="adamw").each_stage(evaluate_every=0)
 
 
 def test_a_resumed_run_is_bit_equal_to_one_without_a_break(tiny, tmp_path):
@@ -77,20 +79,20 @@ def test_documents_packed_together_have_the_losses_they_have_alone(tiny, tmp_pat
         every = ops.token_losses(hidden_TD, trainer.model.head_weight, batch.targets_T)
         return every[batch.loss_weight_T > 0]
 
-    documents = step_documents(trainer.tokenizer, 0, 0, 6)
+    conversations = list(documents(trainer.tokenizer, 0, Curriculum(6), 0))
     with torch.no_grad():
-        (packed,) = pack(documents, 10_000)
-        alone = [losses(batch) for document in documents for batch in pack([document], 10_000)]
+        (packed,) = pack(conversations, 10_000)
+        alone = [losses(batch) for document in conversations for batch in pack([document], 10_000)]
         torch.testing.assert_close(losses(packed), torch.cat(alone), rtol=0, atol=2e-6)
 
 
-def test_short_attend_equals_causal_attend_with_its_gradients():
+def test_training_attend_equals_causal_attend_with_its_gradients():
     generator = torch.Generator().manual_seed(0)
-    lengths = [5, 1, 12, 9, 30]
+    lengths = [5, 1, 12, 9, 30, 300]
     q, k, v = (torch.randn(sum(lengths), heads, 8, generator=generator, requires_grad=True) for heads in (6, 2, 2))
     weight = torch.randn(q.shape, generator=generator)
     results = []
-    for attend in (ShortAttend(lengths), CausalAttend(lengths)):
+    for attend in (TrainingAttend(lengths), CausalAttend(lengths)):
         out = attend(0, q, k, v)
         results.append([out, *torch.autograd.grad((out * weight).sum(), (q, k, v))])
     for ours, reference in zip(*results, strict=True):

@@ -47,6 +47,7 @@ def card(
       qwen3 card runs/builtin --grid 56 --grid-source "RTE eCO2mix, mean of 2024"
       qwen3 card builtin
     """
+    from qwen3.strict_json import read_object
     from qwen3.train import card as cards
     from qwen3.train import card_text, ledger
     from qwen3.train.energy import Grid
@@ -58,9 +59,11 @@ def card(
     if record is not None:
         if not (record / "config.json").is_file():
             raise ValueError(f"{record} is no model: it has no config.json")
-        text = json.dumps(cards.record(where, factor), indent=1, ensure_ascii=False)
-        (record / cards.TRAINING).write_text(text + "\n", encoding="utf-8")
-        print(f"the record is in {record / cards.TRAINING}")
+        file = record / cards.TRAINING
+        # What only its makers know stays: the evaluation and the limits.
+        sections = (read_object(file) if file.is_file() else {}) | cards.record(where, factor)
+        file.write_text(json.dumps(sections, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"the record is in {file}")
         return
     if name is None:
         name = ledger.read(where).name if ledger.exists(where) else Path(path).resolve().name

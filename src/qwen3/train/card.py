@@ -118,7 +118,9 @@ def record(run: Path, grid: Grid | None = None) -> dict[str, dict[str, str]]:
         rows = found.setdefault(section.title, {})
         for block in section.blocks:
             if isinstance(block, Table) and block.columns[1:] == ("tokens", "share"):
-                label = {"source": "sources", "language": "languages"}.get(block.columns[0], block.columns[0])
+                label = {"source": "sources", "language": "languages", "license": "licences"}.get(
+                    block.columns[0], block.columns[0]
+                )
                 *values, total = block.rows
                 rows["tokens"] = f"{total[1]}, counted from the documents of every step"
                 rows[f"{label} and their shares"] = "; ".join(f"{name} {n} ({share})" for name, n, share in values)
@@ -127,6 +129,8 @@ def record(run: Path, grid: Grid | None = None) -> dict[str, dict[str, str]]:
                     label = f"{block.columns[0]}: {name}" if block.columns[0] else name
                     named = zip(block.columns[1:], values, strict=True)
                     rows[label] = "; ".join(f"{column} {value}".strip() for column, value in named)
+            elif isinstance(block, Code):
+                rows["command"] = "; ".join(block.text.splitlines())
     return found
 
 

@@ -10,7 +10,7 @@ Shapes: T tokens of the micro-batch, t of this rank, H query heads, K key-value 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate, pairwise
@@ -21,7 +21,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 from qwen3 import ops
-from qwen3.model import CausalAttend
+from qwen3.train.attend import TrainingAttend
 from qwen3.train.batch import Batch
 from qwen3.train.distribute import World
 from qwen3.train.feed import Counts, Feed
@@ -33,7 +33,6 @@ class ContextFeed:
 
     def __init__(self, feed: Feed, mesh: DeviceMesh) -> None:
         self.whole, self._mesh, self.identity = feed, mesh, feed.identity
-        self.attend = partial(ContextAttend, mesh, feed.attend)
 
     def batches(self, step: int, rank: int, world_size: int) -> Iterator[Batch]:
         return map(self._part, self.whole.batches(step, rank, world_size))
@@ -59,8 +58,8 @@ class ContextFeed:
 class ContextAttend:
     """Attention of this rank's tokens within documents of which it may have only parts."""
 
-    def __init__(self, mesh: DeviceMesh, attend: type[CausalAttend], lengths: Sequence[int]) -> None:
-        """`lengths` are of all documents of the micro-batch; `attend` takes what begins in this rank's chunks."""
+    def __init__(self, mesh: DeviceMesh, lengths: Sequence[int]) -> None:
+        """`lengths` are of all documents of the micro-batch."""
         self._mesh, ranks = mesh, mesh.size()
         self._size = sum(lengths) // (2 * ranks)
         gathered = [chunk for rank in range(ranks) for chunk in _chunks_of(rank, ranks)]
@@ -80,7 +79,7 @@ class ContextAttend:
                         self._begun.append((rows, slice(start, first + tokens)))
                     else:
                         own.append(rows)
-        self._attend = attend([len(rows) for rows in own])
+        self._attend = TrainingAttend([len(rows) for rows in own])
         self._own = torch.cat(own) if own else torch.arange(0)
         self._order = torch.cat([self._own, *(rows for rows, _ in self._begun)]).argsort()
 
@@ -101,8 +100,11 @@ class ContextAttend:
         return torch.cat([chunks[place] for place in self._chunks])
 
 
-def divided(stages: Sequence[Stage], feeds: Sequence[Feed], world: World) -> list[Feed]:
-    """The stages' feeds, each of whose micro-batches the ranks that share rows divide. ValueError if they cannot."""
+def divided(
+    stages: Sequence[Stage], feeds: Sequence[Feed], world: World
+) -> tuple[list[Feed], Callable[[Sequence[int]], ContextAttend]]:
+    """The stages' feeds, each of whose micro-batches the ranks that share rows divide, and attention for these.
+    ValueError if they cannot."""
     layout, chunks = world.layout, 2 * world.layout.context
     for stage in stages:
         if not isinstance(stage.data, Shards) or stage.data.stage.row % chunks:
@@ -112,7 +114,7 @@ def divided(stages: Sequence[Stage], feeds: Sequence[Feed], world: World) -> lis
             )
     shape = (world.readers, layout.context, layout.tensor)
     mesh = init_device_mesh(world.device.type, shape, mesh_dim_names=("reader", "context", "tensor"))
-    return [ContextFeed(feed, mesh["context"]) for feed in feeds]
+    return [ContextFeed(feed, mesh["context"]) for feed in feeds], partial(ContextAttend, mesh["context"])
 
 
 def _chunks_of(rank: int, ranks: int) -> tuple[int, int]:

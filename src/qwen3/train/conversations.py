@@ -5,11 +5,14 @@ Which examples a step sees is a function of the step number alone, so the only s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from qwen3.chat.template import render
 from qwen3.tokenizer import Tokenizer
 from qwen3.train.batch import Document
 from qwen3.train.bbpe import train_tokenizer
 from qwen3.train.curriculum import Example, sample
+from qwen3.train.recipe import Curriculum
 
 
 def learn_tokenizer(seed: int, num_examples: int, vocab_size: int) -> Tokenizer:
@@ -24,16 +27,21 @@ def learn_tokenizer(seed: int, num_examples: int, vocab_size: int) -> Tokenizer:
 def encode(tokenizer: Tokenizer, example: Example) -> Document:
     """The rendered conversation, trained on what the model generates after the last generation prompt only.
 
-    Earlier assistant turns stand in the history without their think blocks, a form that is never generated; and
-    with the hard switch off the empty think block is part of the prompt, not of the answer.
+    Earlier assistant turns stand in the history without their think blocks, a form that is never generated; and with
+    the hard switch off the empty think block is part of the prompt, not of the answer. Where a budget ended the
+    thought, only what comes after it is trained: the model should not learn to stop there.
     """
     ids, trained = tokenizer.encode_trained(render(example.messages, example.tools, add_generation_prompt=False).spans)
     prompt = tokenizer.encode_spans(render(example.messages[:-1], example.tools, example.thinking, True).spans)
     assert ids[: len(prompt)] == prompt, "training must see the tokens that serving sees"
-    return Document(ids, [False] * len(prompt) + trained[len(prompt) :])
+    start = ids.index(tokenizer.id("</think>"), len(prompt)) + 1 if example.is_cut else len(prompt)
+    return Document(ids, [False] * start + trained[start:])
 
 
-def step_documents(tokenizer: Tokenizer, seed: int, step: int, examples_per_step: int) -> list[Document]:
-    """The documents of one optimizer step."""
-    first = step * examples_per_step
-    return [encode(tokenizer, sample(seed, index)) for index in range(first, first + examples_per_step)]
+def documents(
+    tokenizer: Tokenizer, seed: int, data: Curriculum, first: int, split: str = "train"
+) -> Iterator[Document]:
+    """One step's conversations, from example `first` of the stream `seed` on."""
+    options = {"split": split, "shares": dict(data.shares), "words": data.words, "cut_thoughts": data.cut_thoughts}
+    for index in range(first, first + data.examples_per_step):
+        yield encode(tokenizer, sample(seed, index, **options))

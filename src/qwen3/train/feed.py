@@ -7,7 +7,7 @@ have the same number of micro-batches, because they compute each together.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,18 +15,14 @@ from typing import Protocol
 
 import torch
 
-from qwen3.model import CausalAttend
 from qwen3.tokenizer import Tokenizer
 from qwen3.train import loader
-from qwen3.train.attend import ShortAttend
 from qwen3.train.batch import Batch, pack
-from qwen3.train.conversations import step_documents
+from qwen3.train.conversations import documents
 from qwen3.train.data.dataset import Dataset
 from qwen3.train.data.manifest import NAME as MANIFEST
 from qwen3.train.data.stage import HELD_OUT, StageData
-from qwen3.train.recipe import Shards, Stage
-
-_SHORT = 256
+from qwen3.train.recipe import Curriculum, Recipe, Stage
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,6 @@ class Feed(Protocol):
 
     identity: str
     """Changes when the data do."""
-    attend: type[CausalAttend]
 
     def batches(self, step: int, rank: int, world_size: int) -> Iterator[Batch]: ...
 
@@ -57,21 +52,24 @@ class ConversationFeed:
     """The procedural curriculum. A micro-batch is full of whole conversations; the last turn may be a spare one."""
 
     identity = "curriculum"
-    attend = ShortAttend
 
-    def __init__(self, tokenizer: Tokenizer, seed: int, examples_per_step: int, tokens_per_micro_batch: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, seed: int, data: Curriculum, first_example: int, tokens_per_micro_batch: int
+    ) -> None:
         def packed(step: int) -> list[Batch]:
-            return list(pack(step_documents(tokenizer, seed, step, examples_per_step), tokens_per_micro_batch))
+            first = first_example + step * data.examples_per_step
+            return list(pack(documents(tokenizer, seed, data, first), tokens_per_micro_batch))
+
+        def held_out() -> list[Batch]:
+            count = data.held_out_examples or data.examples_per_step
+            chosen = documents(tokenizer, seed, replace(data, examples_per_step=count), 0, split="held_out")
+            return list(pack(chosen, tokens_per_micro_batch))
 
         self._packed = lru_cache(maxsize=1)(packed)
+        self._packed_held_out = held_out
 
     def batches(self, step: int, rank: int, world_size: int) -> Iterator[Batch]:
-        packed = self._packed(step)
-        for turn in range(0, len(packed), world_size):
-            if turn + rank < len(packed):
-                yield packed[turn + rank]
-            else:
-                yield _spare(packed[0])
+        return _turns(self._packed(step), rank, world_size)
 
     def counts(self, step: int) -> Counts:
         packed = self._packed(step)
@@ -79,19 +77,20 @@ class ConversationFeed:
         return Counts(sum(len(batch.tokens_T) for batch in packed), trained)
 
     def held_out(self, rank: int, world_size: int) -> Iterator[Batch]:
-        return iter(())
+        return _turns(self._packed_held_out(), rank, world_size)
 
 
 class ShardFeed:
     """A data set on disk."""
 
-    def __init__(self, dataset: Dataset, stage: Stage, seed: int, world_size: int) -> None:
+    def __init__(self, stage: Stage, seed: int, world_size: int) -> None:
         """DataError if the rows of a step, or of the evaluation, cannot be divided among the processes."""
-        shards = stage.data
-        self._rows = max(1, stage.tokens_per_micro_batch // shards.stage.row)
+        shards = stage.shards
+        dataset = Dataset(Path(shards.directory))
+        own = shards.stage.tokens_per_step // shards.stage.row // world_size
+        self._rows = max(1, min(stage.tokens_per_micro_batch // shards.stage.row, own))
         self._data = StageData(dataset, shards.stage, seed)
         self.identity = hashlib.sha256((dataset.directory / MANIFEST).read_bytes()).hexdigest()
-        self.attend = ShortAttend if shards.stage.sequence_length <= _SHORT else CausalAttend
         self._held_out = None
         if stage.evaluate_every:
             tokens = shards.held_out_tokens or shards.stage.tokens_per_step
@@ -111,13 +110,42 @@ class ShardFeed:
             yield from loader.batches(self._held_out, 0, rank, world_size, self._rows)
 
 
-def open_feed(stage: Stage, tokenizer: Tokenizer, seed: int, world_size: int) -> Feed:
-    """The data of `stage`; DataError or ValueError for what does not fit."""
-    if isinstance(stage.data, Shards):
-        return ShardFeed(Dataset(Path(stage.data.directory)), stage, seed, world_size)
-    if stage.evaluate_every:
-        raise ValueError(f"stage {stage.name}: conversations have no held-out documents; set evaluate_every to 0")
-    return ConversationFeed(tokenizer, seed, stage.data.examples_per_step, stage.tokens_per_micro_batch)
+class MixedFeed:
+    """Several feeds, all of them in every step."""
+
+    def __init__(self, parts: Sequence[Feed]) -> None:
+        self._parts = parts
+        self.identity = " and ".join(part.identity for part in parts)
+
+    def batches(self, step: int, rank: int, world_size: int) -> Iterator[Batch]:
+        for part in self._parts:
+            yield from part.batches(step, rank, world_size)
+
+    def counts(self, step: int) -> Counts:
+        counts = [part.counts(step) for part in self._parts]
+        return Counts(sum(each.tokens for each in counts), sum(each.trained for each in counts))
+
+    def held_out(self, rank: int, world_size: int) -> Iterator[Batch]:
+        for part in self._parts:
+            yield from part.held_out(rank, world_size)
+
+
+def open_feed(recipe: Recipe, number: int, tokenizer: Tokenizer, world_size: int) -> Feed:
+    """The data of stage `number`; DataError or ValueError for what does not fit."""
+    stage = recipe.stages[number]
+    parts: list[Feed] = []
+    if stage.shards:
+        parts.append(ShardFeed(stage, recipe.seed, world_size))
+    if data := stage.conversations:
+        first = recipe.first_example(number)
+        parts.append(ConversationFeed(tokenizer, recipe.seed, data, first, stage.tokens_per_micro_batch))
+    return parts[0] if len(parts) == 1 else MixedFeed(parts)
+
+
+def _turns(packed: list[Batch], rank: int, world_size: int) -> Iterator[Batch]:
+    """A process's share of the batches, equally many for each."""
+    for turn in range(0, len(packed), world_size):
+        yield packed[turn + rank] if turn + rank < len(packed) else _spare(packed[0])
 
 
 def _spare(batch: Batch) -> Batch:

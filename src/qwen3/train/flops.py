@@ -63,13 +63,13 @@ def step_flops(
     predictions: int | None = None,
     *,
     recompute: bool = False,
-    fused_attention: bool = True,
+    fused_beyond: int = 0,
 ) -> Flops:
     """What one forward and backward pass runs.
 
-    Fused attention computes its scores again in the backward: five products for the forward's two; plain products
-    (`ShortAttend`) take four. `recompute` runs each layer's forward twice, up to the last value that the backward
-    needs: a dense layer's projection down is not needed.
+    Fused attention computes its scores again in the backward: five products for the forward's two; plain products take
+    four, which documents of up to `fused_beyond` tokens use (`attend.TrainingAttend`). `recompute` runs each layer's
+    forward twice, up to the last value that the backward needs: a dense layer's projection down is not needed.
     """
     forward = forward_flops(config, lengths, predictions)
     again = Flops()
@@ -77,8 +77,8 @@ def step_flops(
         dense_layers = config.num_hidden_layers - config.num_sparse_layers
         down = 2 * sum(lengths) * dense_layers * config.hidden_size * config.intermediate_size
         again = Flops(forward.projections, forward.attention, forward.feed_forward - down, forward.router)
-    fused = Flops(attention=forward.attention // 2 if fused_attention else 0)
-    return forward * 3 + fused + again
+    fused = forward_flops(config, [length for length in lengths if length > fused_beyond], 0).attention // 2
+    return forward * 3 + Flops(attention=fused) + again
 
 
 def _forward(config: ModelConfig, tokens: int, pairs: int, predictions: int) -> Flops:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
 from qwen3 import ops
-from qwen3.model import CausalAttend, Qwen3
+from qwen3.model import Attend, CausalAttend, Qwen3
 from qwen3.tokenizer import Tokenizer
 from qwen3.train.batch import Batch
 from qwen3.train.distribute import World
 
 
 @torch.no_grad()
-def loss(model: Qwen3, batches: Iterable[Batch], attend: type[CausalAttend], world: World) -> float:
+def loss(model: Qwen3, batches: Iterable[Batch], attend: Callable[[Sequence[int]], Attend], world: World) -> float:
     """Nats per trained token over the batches of all processes, each of which must have equally many."""
     sums = torch.zeros(2, dtype=torch.float64, device=world.device)
     for batch in (each.to(world.device) for each in batches):

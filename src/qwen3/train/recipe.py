@@ -21,9 +21,18 @@ from qwen3.train.schedule import Schedule
 
 @dataclass(frozen=True)
 class Curriculum:
-    """The procedural conversations: step s sees the examples s * `examples_per_step` and following of the stream."""
+    """The procedural conversations: step s sees the examples s * `examples_per_step` and following of the stream, which
+    goes on where an earlier stage's conversations stopped."""
 
     examples_per_step: int
+    shares: tuple[tuple[str, float], ...] = ()
+    """Tasks and their shares in percent, where they are not those of `curriculum.TASKS`."""
+    words: int = 0
+    """Length of the longest document in which a conversation looks something up (the task `recall`)."""
+    cut_thoughts: float = 0.0
+    """Share of thoughts that are ended anywhere, as a spent thinking budget ends them; the model learns to answer."""
+    held_out_examples: int = 0
+    """Held-out conversations that an evaluation reads; 0: as many as a step's."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +46,19 @@ class Shards:
 
 
 @dataclass(frozen=True)
+class Mix:
+    """Both in every step."""
+
+    shards: Shards
+    conversations: Curriculum
+
+
+@dataclass(frozen=True)
 class Stage:
     """One segment of a run, with steps counted from its own start."""
 
     name: str
-    data: Curriculum | Shards
+    data: Curriculum | Shards | Mix
     schedule: Schedule
     """Learning rates as (step, rate) points; see `train.schedule`. The last point is the end of the stage."""
     tokens_per_micro_batch: int
@@ -50,13 +67,21 @@ class Stage:
     """Base of the rotary angles from here on; None: the model's own."""
     checkpoint_every: int = 500
     evaluate_every: int = 0
-    """Steps between evaluations on held-out documents, and at the end; 0: never. Needs `Shards`."""
+    """Steps between evaluations on held-out documents, and at the end; 0: never."""
     sample_every: int = 0
     """Steps between continuations of the recipe's `prompts`; 0: never."""
 
     @property
     def steps(self) -> int:
         return self.schedule[-1][0]
+
+    @property
+    def shards(self) -> Shards | None:
+        return self.data.shards if isinstance(self.data, Mix) else self.data if isinstance(self.data, Shards) else None
+
+    @property
+    def conversations(self) -> Curriculum | None:
+        return self.data.conversations if isinstance(self.data, Mix) else None if self.shards else self.data
 
     @property
     def sequence_length(self) -> int | None:
@@ -122,6 +147,11 @@ class Recipe:
             step -= stage.steps
         raise ValueError(f"{self.name} has {self.steps} steps")
 
+    def first_example(self, number: int) -> int:
+        """The conversation of the stream that stage `number` begins with."""
+        before = [stage for stage in self.stages[:number] if stage.conversations]
+        return sum(stage.steps * stage.conversations.examples_per_step for stage in before)
+
     def rope_theta(self, number: int) -> float:
         """The base in stage `number`: what it or the last stage before it says."""
         said = [stage.rope_theta for stage in self.stages[: number + 1] if stage.rope_theta is not None]
@@ -132,11 +162,13 @@ class Recipe:
         return replace(self, stages=tuple(replace(stage, **changes) for stage in self.stages))
 
     def tiny(self) -> Recipe:
-        """The same recipe for tests: some ten thousand parameters, six steps a stage, seconds on one core."""
+        """The same recipe for tests: some ten thousand parameters, six steps a stage, seconds on one core. Sequences of
+        shards are shortened so that those of the shortest stage have 64 tokens."""
+        shrink = min((stage.shards.stage.sequence_length for stage in self.stages if stage.shards), default=64) // 64
         is_moe = self.model.is_moe
         model = replace(
             self.model,
-            vocab_size=2048 if any(isinstance(stage.data, Shards) for stage in self.stages) else 512,
+            vocab_size=2048 if any(stage.shards for stage in self.stages) else 512,
             hidden_size=32,
             intermediate_size=64,
             num_hidden_layers=2,
@@ -152,7 +184,7 @@ class Recipe:
             self,
             name=f"{self.name}-tiny",
             model=model,
-            stages=tuple(_tiny_stage(stage) for stage in self.stages),
+            stages=tuple(_tiny_stage(stage, shrink) for stage in self.stages),
             bfloat16=False,
             tokenizer_examples=500,
             start_from="",
@@ -166,23 +198,15 @@ class Recipe:
             # So that runs which began before there was this choice go on.
             del values["start_from"]
         for stage in values["stages"]:
-            stage["data"].pop("directory", None)
+            stage["data"].get("shards", stage["data"]).pop("directory", None)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _tiny_stage(stage: Stage) -> Stage:
-    """Six steps; sequences a 64th as long."""
-    if isinstance(stage.data, Curriculum):
-        data: Curriculum | Shards = replace(stage.data, examples_per_step=8)
-    else:
-        length = stage.data.stage.sequence_length // 64
-        tokens = max(1024, 2 * length)
-        pools = tuple(replace(pool, where=tuple(map(_tiny_rule, pool.where))) for pool in stage.data.stage.pools)
-        smaller = replace(stage.data.stage, sequence_length=length, row_tokens=0, tokens_per_step=tokens, pools=pools)
-        data = replace(stage.data, stage=smaller, held_out_tokens=0)
+def _tiny_stage(stage: Stage, shrink: int) -> Stage:
+    """Six steps; sequences of shards that many times shorter."""
     return replace(
         stage,
-        data=data,
+        data=_tiny_data(stage.data, shrink),
         schedule=((0, 0.0), (2, 2e-3), (3, 2e-3), (6, 0.0)),
         tokens_per_micro_batch=512,
         checkpoint_every=3,
@@ -191,6 +215,20 @@ def _tiny_stage(stage: Stage) -> Stage:
     )
 
 
-def _tiny_rule(rule: str) -> str:
-    """A rule about lengths for documents a 64th as long; any other as it is."""
-    return re.sub(r"^(tokens\D+)(\d+)$", lambda found: f"{found[1]}{int(found[2]) // 64}", rule)
+def _tiny_data(data: Curriculum | Shards | Mix, shrink: int) -> Curriculum | Shards | Mix:
+    if isinstance(data, Mix):
+        return Mix(_tiny_data(data.shards, shrink), _tiny_data(data.conversations, shrink))
+    if isinstance(data, Curriculum):
+        return replace(data, examples_per_step=8, words=min(data.words, 40), held_out_examples=0)
+    length = data.stage.sequence_length // shrink
+    tokens = max(1024, 2 * length)
+    pools = tuple(
+        replace(pool, where=tuple(_tiny_rule(rule, shrink) for rule in pool.where)) for pool in data.stage.pools
+    )
+    smaller = replace(data.stage, sequence_length=length, row_tokens=0, tokens_per_step=tokens, pools=pools)
+    return replace(data, stage=smaller, held_out_tokens=0)
+
+
+def _tiny_rule(rule: str, shrink: int) -> str:
+    """A rule about lengths for documents that many times shorter; any other as it is."""
+    return re.sub(r"^(tokens\D+)(\d+)$", lambda found: f"{found[1]}{int(found[2]) // shrink}", rule)

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,17 +23,19 @@ from torch import Tensor
 from qwen3 import ops
 from qwen3.checkpoint.load import save_model
 from qwen3.config import RopeParameters
-from qwen3.model import Qwen3
+from qwen3.model import Attend, Qwen3
 from qwen3.tokenizer import Tokenizer
 from qwen3.train import checkpoint, context, distribute, observe, parallel, start
+from qwen3.train.attend import SHORT, TrainingAttend
 from qwen3.train.balance import LoadBalance
 from qwen3.train.batch import Batch
 from qwen3.train.conversations import learn_tokenizer
 from qwen3.train.data.dataset import Dataset
 from qwen3.train.distribute import World
-from qwen3.train.feed import Counts, Feed, open_feed
+from qwen3.train.feed import Counts, open_feed
+from qwen3.train.flops import step_flops
 from qwen3.train.optimizer import Optimizer
-from qwen3.train.recipe import Recipe, Shards
+from qwen3.train.recipe import Recipe
 from qwen3.train.schedule import learning_rate
 from qwen3.train.spikes import SpikeGuard
 
@@ -48,6 +50,8 @@ class StepReport:
     learning_rate: float
     tokens: int
     trained_tokens: int
+    flops: int
+    """What the step ran, without the padding that a kernel may compute besides."""
     seconds: float
     stage: str = ""
     skipped: str = ""
@@ -80,9 +84,11 @@ class Trainer:
         self.world = world or distribute.join()
         directory.mkdir(parents=True, exist_ok=True)
         self.tokenizer = _tokenizer(recipe)
-        self._feeds = [open_feed(stage, self.tokenizer, recipe.seed, self.world.readers) for stage in recipe.stages]
+        stages = range(len(recipe.stages))
+        self._feeds = [open_feed(recipe, number, self.tokenizer, self.world.readers) for number in stages]
+        self._attend: Callable[[Sequence[int]], Attend] = TrainingAttend
         if self.world.layout.context > 1:
-            self._feeds = context.divided(recipe.stages, self._feeds, self.world)
+            self._feeds, self._attend = context.divided(recipe.stages, self._feeds, self.world)
         end_of_text = self.tokenizer.end_of_text_id
         config = replace(
             recipe.model,
@@ -105,6 +111,9 @@ class Trainer:
         self._forget_steps_after(self.step)
         if recipe.bfloat16:
             self._refresh_copy()
+            # A layer's number is a constant of its graph, so each is compiled for itself; torch's limit is for all of
+            # them together, and what exceeds it runs uncompiled.
+            torch._dynamo.config.recompile_limit = 8 * config.num_hidden_layers
             for block in self._compute.model.layers:
                 block.compile(dynamic=True)
 
@@ -156,7 +165,7 @@ class Trainer:
         self._enter(number)
         feed = self._feeds[number]
         batches = feed.held_out(self.world.reader, self.world.readers)
-        loss = observe.loss(self._compute, batches, feed.attend, self.world)
+        loss = observe.loss(self._compute, batches, self._attend, self.world)
         self._reshard()
         return loss
 
@@ -249,10 +258,10 @@ class Trainer:
         counts = feed.counts(step)
         if self._balance is not None:
             self._balance.start_step()
-        sums = torch.zeros(2, dtype=torch.float64, device=self.world.device)
+        sums = torch.zeros(3, dtype=torch.float64, device=self.world.device)
         for batch in feed.batches(step, self.world.reader, self.world.readers):
-            sums += self._backward(batch, feed, counts)
-        loss, balance = self.world.sum(sums).tolist()
+            sums += self._backward(batch, counts)
+        loss, balance, flops = self.world.sum(sums).tolist()
         norm = parallel.clip_gradients(self._parameters.values(), recipe.max_gradient_norm, self.world)
         rate = learning_rate(stage.schedule, step)
         skipped = self._guard.reason_to_skip(self.step + 1, loss, norm)
@@ -268,21 +277,23 @@ class Trainer:
             rate,
             counts.tokens,
             counts.trained,
+            round(flops),
             time.perf_counter() - began,
             stage.name,
             skipped,
             None if self._balance is None else balance,
         )
 
-    def _backward(self, batch: Batch, feed: Feed, counts: Counts) -> Tensor:
-        """Add the gradients of this batch's share of the step's mean loss; returns [loss, balance], the shares."""
+    def _backward(self, batch: Batch, counts: Counts) -> Tensor:
+        """Add the gradients of this batch's share of the step's mean loss; returns [loss, balance, operations], the
+        shares."""
         batch = batch.to(self.world.device)
         counted = batch.loss_weight_T.nonzero().squeeze(1)
         router_logits: list[Tensor] | None = None if self._balance is None else []
         hidden_TD = self._compute(
             batch.tokens_T,
             batch.positions_T,
-            feed.attend(batch.lengths),
+            self._attend(batch.lengths),
             recompute=self.recipe.recompute,
             router_logits=router_logits,
         )
@@ -301,7 +312,12 @@ class Trainer:
         total.backward()
         if self._compute is not self.model:
             self._move_gradients()
-        return torch.stack([loss.detach(), balance.detach()]).double()
+        # `lengths` are those of all processes that share the batch, each of which has as many of its tokens.
+        sharing, recompute = self.world.layout.context, self.recipe.recompute
+        predictions = sharing * len(counted)
+        flops = step_flops(self.model.config, batch.lengths, predictions, recompute=recompute, fused_beyond=SHORT)
+        ran = loss.new_tensor(flops.total / sharing, dtype=torch.float64)
+        return torch.stack([loss.detach().double(), balance.detach().double(), ran])
 
     def _enter(self, number: int) -> None:
         """Compute with the RoPE base of a stage."""
@@ -329,7 +345,7 @@ class Trainer:
 
 def _tokenizer(recipe: Recipe) -> Tokenizer:
     """The one that all data sets were made with, or one learnt from the conversations."""
-    datasets = [Dataset(Path(stage.data.directory)) for stage in recipe.stages if isinstance(stage.data, Shards)]
+    datasets = [Dataset(Path(stage.shards.directory)) for stage in recipe.stages if stage.shards]
     if not datasets:
         return learn_tokenizer(recipe.seed, recipe.tokenizer_examples, recipe.model.vocab_size)
     if len({dataset.manifest.tokenizer_sha256 for dataset in datasets}) > 1:

@@ -8,12 +8,14 @@ Only the last message is a target; the others are context. Tokens and templates 
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from qwen3.train.curriculum import arithmetic, dates, dialogue, text_tasks
+from qwen3.engine.rules import BUDGET_SENTENCE
+from qwen3.train.curriculum import arithmetic, dates, dialogue, recall, text_tasks
 from qwen3.train.curriculum.draw import Draw, Turn
 
-# The share of each task among the examples, in percent.
+# The share of each task among the examples, in percent; "recall", which has a length, only where it is asked for.
 TASKS = {
     "addition": (27, arithmetic.addition),
     "addition_of_three": (9, arithmetic.addition_of_three),
@@ -44,6 +46,7 @@ TASKS = {
     "about_itself": (8, dialogue.about_itself),
     "out_of_scope": (6, dialogue.out_of_scope),
 }
+RECALL = "recall"
 # Earlier turns are answered in the plain, so they are kept to tasks with short questions.
 EARLIER_TASKS = {
     "small_talk": 3,
@@ -76,6 +79,8 @@ class Example:
     task: str
     answer: str | None
     tools: list[dict] | None = None
+    is_cut: bool = False
+    """Whether a spent budget ended the thought, so that only the answer is the model's own."""
 
 
 def flagged(draw: Draw, text: str, flag: str | None) -> str:
@@ -104,21 +109,48 @@ def conversation(draw: Draw, turns: list[Turn], task: str) -> Example:
     return Example(messages, hard_switch, task, turns[-1].answer)
 
 
-def sample(seed: int, index: int, *, split: str = "train") -> Example:
+def cut(draw: Draw, example: Example) -> Example:
+    """The example with its thought, if it has one, ended anywhere as `engine.guide` ends it."""
+    *before, target = example.messages
+    if not (thought := target["reasoning_content"]):
+        return example
+    ending = BUDGET_SENTENCE.removesuffix("\n</think>\n\n")
+    target = {**target, "reasoning_content": thought[: draw.integer(1, len(thought))] + ending}
+    return replace(example, messages=[*before, target], is_cut=True)
+
+
+def sample(
+    seed: int,
+    index: int,
+    *,
+    split: str = "train",
+    shares: Mapping[str, float] | None = None,
+    words: int = 0,
+    cut_thoughts: float = 0.0,
+) -> Example:
     """Example number `index` of the stream `seed`: the same for ever, whatever was sampled before.
 
     `split="held_out"` draws sums and differences only from operands that training never sees; the other
-    tasks have too few distinct questions to hold any out, there it is merely another stream.
+    tasks have too few distinct questions to hold any out, there it is merely another stream. `shares` replace those of
+    `TASKS`; `words` is the length of the longest document in which `recall` looks something up, `cut_thoughts` the
+    share of thoughts that a budget ends.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
     draw = Draw(f"{split}:{seed}:{index}")
     held_out = split == "held_out"
     language = draw.weighted(LANGUAGES)
-    task = draw.weighted({name: weight for name, (weight, _) in TASKS.items()})
-    earlier = [draw.weighted(EARLIER_TASKS) for _ in range(draw.weighted({0: 80, 1: 14, 2: 6}))]
-    turns = [TASKS[name][1](draw, language, held_out) for name in [*earlier, task]]
-    return conversation(draw, turns, task)
+    if unknown := set(shares or ()) - {*TASKS, RECALL}:
+        raise ValueError(f"there is no task {min(unknown)!r}: choose among {', '.join([*TASKS, RECALL])}")
+    task = draw.weighted({name: weight for name, (weight, _) in TASKS.items()} | dict(shares or {}))
+    if task == RECALL:
+        # Evenly from an eighth of the length on, so that three quarters of all words are in texts above the half.
+        turns = [recall.recall(draw, draw.integer(words // 8, words))]
+    else:
+        earlier = [draw.weighted(EARLIER_TASKS) for _ in range(draw.weighted({0: 80, 1: 14, 2: 6}))]
+        turns = [TASKS[name][1](draw, language, held_out) for name in [*earlier, task]]
+    made = conversation(draw, turns, task)
+    return cut(draw, made) if draw.chance(cut_thoughts) else made
 
 
 def held_out_sums(count: int, seed: int) -> list[Example]:
@@ -140,6 +172,13 @@ def held_out_sums(count: int, seed: int) -> list[Example]:
         messages = [{"role": "user", "content": turn.question}, target]
         examples.setdefault(tuple(sorted(numbers)), Example(messages, True, task, turn.answer))
     return list(examples.values())
+
+
+def passkey(words: int, seed: int, index: int) -> Example:
+    """A text of about `words` words with one key in it, and the question for it: one plain question, hard switch on."""
+    turn = recall.recall(Draw(f"passkey:{seed}:{index}"), words, keys=1)
+    target = {"role": "assistant", "reasoning_content": turn.thought, "content": turn.content}
+    return Example([{"role": "user", "content": turn.question}, target], True, RECALL, turn.answer)
 
 
 def score(example: Example, content: str) -> bool:
