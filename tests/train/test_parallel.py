@@ -157,9 +157,12 @@ def test_torchrun_starts_killed_processes_again_and_the_run_ends_as_if_nothing_h
     job = JOBS["tensor"] | {"data": str(data), "run": str(tmp_path / "run"), "kill": 7}
     (tmp_path / "jobs.json").write_text(json.dumps([job]))
     torchrun = "torch.distributed.run --standalone --nproc-per-node 2 --max-restarts 1".split()
+    environment = {"PYTHONPATH": os.pathsep.join(["src", *sys.path]), "OMP_NUM_THREADS": "1"}
+    # Or the second life may find the addresses of the first (pytorch#135712).
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     subprocess.run(
         [sys.executable, "-m", *torchrun, str(PROCESS), str(tmp_path / "jobs.json")],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(["src", *sys.path]), "OMP_NUM_THREADS": "1"},
+        env=os.environ | environment,
         cwd=PROCESS.parents[1],
         check=True,
         timeout=240,
