@@ -3,8 +3,9 @@
     python recipes/builtin.py CORPUS
     python benchmarks/three_stages.py [RUN] [--data DATASET] [--sums N] [--keys N]
 
-Reads the checkpoints at the ends of the stages of recipes/builtin.py, and the ledger for the time. Greedy; float32
-losses, in nats a token. The models before and after a stage answer the same questions.
+Reads the checkpoints at the ends of the stages of recipes/builtin.py, and the ledger for the time. A line of JSON a
+stage: the float32 loss on the stage's own held-out data before and after it, in nats a token, and what the model then
+answers greedily, to the same questions after each.
 """
 
 import argparse
@@ -44,33 +45,23 @@ def main() -> None:
     recipe = replace(recipe.tiny() if options.tiny else recipe, bfloat16=False)
     tests = runpy.run_path(str(RECIPES / "evaluate_builtin.py"))
     totals = ledger.read(options.run)
-    losses: dict[str, list[float]] = {}
-    after: dict[str, dict] = {}
+    whole = {"minutes": totals.used.device_hours * 60, "tokens": totals.kept.tokens}
+    print(json.dumps(whole | {"hardware": totals.attempts[-1].hardware}), flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(recipe, Path(scratch) / "run")
         for number, (stage, end) in enumerate(
             zip(recipe.stages, accumulate(each.steps for each in recipe.stages), strict=True)
         ):
-            losses[stage.name] = [trainer.evaluate(number)]
+            before = trainer.evaluate(number)
             trainer.model.load_state_dict(weights(options.run, end))
-            losses[stage.name].append(trainer.evaluate(number))
+            found = {"stage": stage.name, "loss before": before, "loss after": trainer.evaluate(number)}
             trainer.step = end
             model = Path(scratch) / stage.name
             trainer.export(model)
-            llm = LLM(model)
-            lengths = tests["LENGTHS"]
-            after[stage.name] = {
-                "sums": tests["evaluate"](llm, options.sums, greedy=True),
-                "keys found": {str(length): tests["passkeys"](llm, options.keys, length) for length in lengths},
-            }
-    found = {
-        "hardware": totals.attempts[-1].hardware,
-        "minutes": totals.used.device_hours * 60,
-        "tokens": totals.kept.tokens,
-        "held-out loss before and after each stage, on its own data": losses,
-        "greedy, after each stage": after,
-    }
-    print(json.dumps(found, indent=2))
+            llm = LLM(model, weights="auto")
+            found["keys found"] = {n: tests["passkeys"](llm, options.keys, n) for n in tests["LENGTHS"]}
+            found["sums"] = tests["evaluate"](llm, options.sums, greedy=True)
+            print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

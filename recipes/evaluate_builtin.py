@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=50)
     parser.add_argument("--greedy", action="store_true", help="the likeliest token always")
     options = parser.parse_args()
-    llm = LLM(options.model)
+    llm = LLM(options.model, weights="auto")
     results = {
         "sums": evaluate(llm, options.sums, options.greedy),
         "sums right by thinking budget, greedy": budgets(llm, min(options.sums, 100)),
