@@ -171,10 +171,10 @@ def whole_weights(model: Qwen3, world: World) -> Iterator[tuple[str, Tensor]]:
 
 def clip_gradients(parameters: Iterable[nn.Parameter], most: float, world: World) -> float:
     """Scale all gradients down together if their norm exceeds `most`; returns the norm, the same on all processes."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     by_copies: dict[int, list[Tensor]] = {}
-    for gradient in gradients:
-        by_copies.setdefault(_copies(gradient), []).append(local(gradient))
+    for parameter in parameters:
+        if (gradient := parameter.grad) is not None:
+            by_copies.setdefault(_copies(gradient), []).append(local(gradient))
     square = torch.zeros((), dtype=torch.float64, device=world.device)
     for copies, parts in by_copies.items():
         square += torch.nn.utils.get_total_norm(parts).double() ** 2 / copies
@@ -183,8 +183,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], most: float, world: World
     norm = square.sqrt().item()
     # A norm that is not finite leaves the step to the spike guard.
     scale = min(1.0, most / (norm + 1e-6))
-    if gradients:
-        torch._foreach_mul_([local(gradient) for gradient in gradients], scale)
+    for parts in by_copies.values():
+        torch._foreach_mul_(parts, scale)
     return norm
 
 
