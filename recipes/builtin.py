@@ -28,6 +28,7 @@ KEEP = (
 # In percent; the rest as in the curriculum.
 REASONING = (("addition", 45.0), ("addition_of_three", 16.0), ("subtraction", 8.0), ("recall", 5.0))
 LOOKING_UP = (("recall", 9.0),)
+BOTH = (*REASONING[:3], *LOOKING_UP)
 
 
 def recipe(directory: str = "") -> Recipe:
@@ -61,19 +62,19 @@ def recipe(directory: str = "") -> Recipe:
     reasoning = Stage(
         name="reasoning",
         data=seen(data.reasoning(SHORT, 512), Curriculum(40, REASONING, words=200, **also)),
-        schedule=warm_up_and_decay(1000, 4e-3, 1.5e-3),
+        schedule=warm_up_and_decay(2500, 4e-3, 1.5e-3),
         tokens_per_micro_batch=8192,
         checkpoint_every=100,
         evaluate_every=500,
     )
     long_context = Stage(
         name="long-context",
-        data=seen(data.long_context(LONG, 2048), Curriculum(30, LOOKING_UP, words=1080, **also)),
-        schedule=((0, 1.5e-3), (260, 0.0)),
+        data=seen(data.long_context(LONG, 2048), Curriculum(30, BOTH, words=1080, **also)),
+        schedule=((0, 1.5e-3), (400, 0.0)),
         tokens_per_micro_batch=8192,
         rope_theta=100_000.0,
-        checkpoint_every=130,
-        evaluate_every=130,
+        checkpoint_every=200,
+        evaluate_every=200,
     )
     return Recipe(
         name="builtin",
