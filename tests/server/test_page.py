@@ -582,6 +582,19 @@ def test_the_calculator_shows_the_servers_numbers(page):
     expect(page.locator("#memory-result")).to_contain_text("whole numbers within their bounds")
 
 
+def test_the_calculators_form_is_made_once_however_often_it_is_shown_meanwhile(page):
+    waiting = []
+    page.route("**/v1/memory/choices", waiting.append)
+    with page.expect_request("**/v1/memory/choices"):
+        page.locator("#memory-tab").click()
+    page.locator("#chat-tab").click()
+    page.locator("#memory-tab").click()
+    expect(page.locator("#memory")).to_be_visible()
+    assert len(waiting) == 1
+    waiting[0].continue_()
+    expect(page.locator("#memory-model")).to_have_count(1)
+
+
 # ---- The real server ----------------------------------------------------------------------------------------------
 
 

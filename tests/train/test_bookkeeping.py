@@ -13,7 +13,8 @@ from qwen3.checkpoint.hub import resolve
 from qwen3.tokenizer import Tokenizer
 from qwen3.train import card, card_text, ledger, shares
 from qwen3.train.attend import SHORT
-from qwen3.train.bookkeeping import CURRICULUM, Bookkeeper
+from qwen3.train.bookkeeping import Bookkeeper
+from qwen3.train.conversations import LABELS
 from qwen3.train.data.build import Job, build
 from qwen3.train.data.sources import Source
 from qwen3.train.data.stage import general, reasoning
@@ -48,10 +49,12 @@ def on_shards(tmp_path_factory):
 def train(recipe, run, until=None):
     """Runs to the end, or is "killed" after step `until`."""
     book = Bookkeeper(recipe, run, World(), software="qwen3 0.1.0")
-    for report in Trainer(recipe, run, World(), book).run():
+    trainer = Trainer(recipe, run, World(), book)
+    for report in trainer.run():
         if report.step == until:
             return
     book.close()
+    book.count_shares(trainer.tokenizer)
 
 
 @pytest.mark.parametrize("kind", ["curriculum", "shards"])
@@ -69,7 +72,7 @@ def test_a_killed_and_resumed_run_has_a_card_whose_shares_are_its_tokens(kind, o
     counted = shares.read(tmp_path)
     assert counted.tokens == totals.kept.tokens
     sources = counted.total("source")
-    assert set(sources) == ({"tales", "notes"} if kind == "shards" else {CURRICULUM})
+    assert set(sources) == ({"tales", "notes"} if kind == "shards" else {LABELS["source"]})
     assert sum(sources.values()) == totals.kept.tokens
     # The same command on a finished run counts again.
     (tmp_path / shares.NAME).unlink()

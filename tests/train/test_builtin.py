@@ -13,8 +13,7 @@ from qwen3.cli.train import run
 from qwen3.config import ModelConfig
 from qwen3.tokenizer import Tokenizer
 from qwen3.train import ledger, shares
-from qwen3.train.bookkeeping import CURRICULUM
-from qwen3.train.conversations import learn_tokenizer
+from qwen3.train.conversations import LABELS, learn_tokenizer
 from qwen3.train.feed import open_feed
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -53,7 +52,7 @@ def test_its_recipe_runs_through_all_three_stages(has_text, tmp_path, monkeypatc
     for number, stage in enumerate(counted.stages):
         text = 6 * 1024 if has_text else 0
         assert stage.labels["source"].get("synthetic", 0) == text
-        assert stage.labels["source"][CURRICULUM] == totals.stages[number].tokens - text > 0
+        assert stage.labels["source"][LABELS["source"]] == totals.stages[number].tokens - text > 0
     config = ModelConfig.load(tmp_path / "run" / "model")
     assert config.rope_parameters.rope_theta == 100_000
     assert config.max_position_embeddings == 2048

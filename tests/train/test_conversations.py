@@ -9,7 +9,7 @@ from qwen3.chat import render
 from qwen3.engine.rules import BUDGET_SENTENCE
 from qwen3.tokenizer import Tokenizer
 from qwen3.train.batch import pack
-from qwen3.train.conversations import documents, encode, learn_tokenizer
+from qwen3.train.conversations import LABELS, counts, documents, encode, learn_tokenizer
 from qwen3.train.curriculum import sample
 from qwen3.train.recipe import Curriculum
 
@@ -78,6 +78,14 @@ def test_a_step_sees_the_next_examples_of_the_stream_whatever_came_before(tokeni
     stream = [encode(tokenizer, sample(5, index)) for index in range(12)]
     assert list(documents(tokenizer, 5, Curriculum(4), 8)) == stream[8:]
     assert list(documents(tokenizer, 5, Curriculum(12), 0)) == stream
+
+
+def test_counts_are_of_the_tokens_that_the_steps_see(tokenizer):
+    data = Curriculum(4)
+    found = counts(tokenizer, 5, data, 8, 3)
+    tokens = sum(len(each.ids) for step in range(3) for each in documents(tokenizer, 5, data, 8 + 4 * step))
+    assert {label: sum(values.values()) for label, values in found.items()} == dict.fromkeys(found, tokens)
+    assert set(found) == {*LABELS, "language"}
 
 
 def test_too_few_examples_for_the_vocabulary_are_refused():

@@ -66,6 +66,25 @@ def test_every_task_occurs_with_its_share():
         assert abs(seen[name] - expected) < 5 * expected**0.5, name
 
 
+def test_a_conversation_has_the_language_of_its_last_question():
+    marks = {
+        "zh": r"[\u4e00-\u9fff]",
+        "de": r"\b(ist|wie|was|der|die|das|und)\b",
+        "en": r"\b(is|what|the|how|of|you)\b",
+    }
+    for example in examples():
+        question = example.messages[-2]["content"]
+        assert bool(re.search(marks["zh"], question)) == (example.language == "zh"), question
+    for language in ("de", "en"):
+        questions = [each.messages[-2]["content"].lower() for each in examples() if each.language == language]
+        shares = {mark: sum(bool(re.search(marks[mark], text)) for text in questions) for mark in ("de", "en")}
+        assert max(shares, key=shares.get) == language
+    # Tables without a language speak English.
+    counts = Counter(example.language for example in examples())
+    assert set(counts) == set(LANGUAGES)
+    assert counts["en"] >= COUNT * LANGUAGES["en"]
+
+
 def test_every_target_passes_its_own_score_and_a_wrong_answer_does_not():
     for example in examples():
         if example.answer is None:

@@ -188,8 +188,9 @@ def run(
                 trainer.save()
                 book.close()
                 say(f"stopped at step {trainer.step}; the same command goes on from there")
-                raise typer.Exit(130)
+                raise SystemExit(130)
     book.close()
+    book.count_shares(trainer.tokenizer)
     export = export or out / "model"
     trainer.export(export)
     say(f"the model is in {export}")

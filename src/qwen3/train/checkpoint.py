@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import warnings
@@ -28,6 +27,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceSt
 from torch.distributed.checkpoint.api import CheckpointException
 
 from qwen3.strict_json import read_object
+from qwen3.train.data.saved import sync
 from qwen3.train.distribute import World
 
 MANIFEST, LATEST = "manifest.json", "latest"
@@ -139,13 +139,13 @@ def _complete_before(path: Path) -> Iterable[str]:
 def _complete(temporary: Path, final: Path) -> None:
     """Make a written directory durable, give it its name, and point to it."""
     for path in (*temporary.iterdir(), temporary):
-        _sync(path)
+        sync(path)
     temporary.rename(final)
     pointer = final.with_name(f"{LATEST}.tmp")
     pointer.write_text(final.name, encoding="utf-8")
-    _sync(pointer)
+    sync(pointer)
     pointer.replace(final.with_name(LATEST))
-    _sync(final.parent)
+    sync(final.parent)
 
 
 def _digest_of_latest(directory: Path) -> str | None:
@@ -175,11 +175,3 @@ def _commit() -> str | None:
     tracked = subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
     return head.stdout.strip() if tracked.returncode == head.returncode == 0 else None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

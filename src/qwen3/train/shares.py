@@ -1,8 +1,8 @@
 """Exact data shares of a run: how many tokens of each source, language and other label its steps saw.
 
-They are counted from the documents of every step, which `StageData` gives for any step number, and compared with the
-tokens in the ledger before they are written: shares that do not add up to them are refused. So a share is never
-declared. Where a stage also generates conversations, theirs are the tokens that its documents leave.
+They are counted from the documents and conversations of every step, which can be had again for any step number, and
+compared with the tokens in the ledger before they are written: shares that do not add up to them are refused. So a
+share is never declared.
 
     data_shares.json    beside the ledger: for each stage the tokens of every value of every label that is a word
 """
@@ -10,7 +10,7 @@ declared. Where a stage also generates conversations, theirs are the tokens that
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,31 +72,38 @@ class DataShares:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a stage sees, from its step 0 on: documents, or what `generator` makes, whose tokens have no other label, or
-    both."""
+    """What a stage sees, from its step 0 on: documents, conversations, or both."""
 
     data: StageData | None
-    generator: str = ""
+    conversations: Callable[[int], Mapping[str, Mapping[str, int]]] | None = None
+    """From a number of steps to their tokens by the values of each label."""
 
 
 def count(seen: Seen, total: StageTotal) -> StageShares:
     """The shares of a stage as the ledger has it. DataError unless they add up to the ledger's tokens."""
-    labels: dict[str, Counter[str]] = {"source": Counter()}
-    digest, sources, generated = "", (), total.tokens
+    steps = total.last - total.first
+    digest, sources = "", ()
+    parts: list[Mapping[str, Mapping[str, int]]] = []
     if data := seen.data:
-        steps = total.last - total.first
         made = data.dataset.manifest
         words = [label for label, values in made.labels.items() if values is not None]
-        labels = {label: data.counts(label, 0, steps) for label in words}
+        parts.append({label: data.counts(label, 0, steps) for label in words})
         digest, sources = made.tokens_sha256, tuple(made.sources)
-        generated -= steps * data.stage.tokens_per_step
-    if seen.generator and generated > 0:
-        for label, counts in labels.items():
-            counts[seen.generator if label == "source" else UNLABELLED] += generated
+    if seen.conversations:
+        parts.append(seen.conversations(steps))
+    labels = {label: _added(parts, label) for label in dict.fromkeys(label for part in parts for label in part)}
     ordered = {label: dict(sorted(counts.items())) for label, counts in labels.items()}
     shares = StageShares(total.name, total.first, total.last, total.tokens, ordered, digest, sources)
     shares.check()
     return shares
+
+
+def _added(parts: list[Mapping[str, Mapping[str, int]]], label: str) -> Counter[str]:
+    """The parts' tokens by `label`; a part that lacks it is unlabelled."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part.get(label) or {UNLABELLED: sum(next(iter(part.values())).values())})
+    return total
 
 
 def write(run: Path, totals: tuple[StageTotal, ...], data: Mapping[str, Seen]) -> DataShares:

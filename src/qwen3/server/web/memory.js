@@ -13,14 +13,20 @@ export class Memory {
   #fields = {};
   #result = h('div', { id: 'memory-result', 'aria-live': 'polite' });
   #asking = null;
-
   #choices = null;
+  #opening = null;
 
-  async show() {
-    if (this.#choices) return;
+  /** Builds the form once; after a failure the next call tries again. Calls during the first wait for it. */
+  show() {
+    this.#opening ??= this.#open();
+    return this.#opening;
+  }
+
+  async #open() {
     try {
       this.#choices = await getMemoryChoices();
     } catch (error) {
+      this.#opening = null;
       this.#panel.replaceChildren(h('div', { class: 'memory-page' }, h('p', { class: 'hint warn', role: 'alert' }, error.message)));
       return;
     }
@@ -59,12 +65,12 @@ export class Memory {
   }
 
   async #ask() {
+    this.#asking?.abort();
     const fields = Object.values(this.#fields);
     if (!fields.every((field) => field.checkValidity())) {
       this.#result.replaceChildren(h('p', { class: 'hint warn' }, 'Context and sequences are whole numbers within their bounds.'));
       return;
     }
-    this.#asking?.abort();
     this.#asking = new AbortController();
     const query = Object.fromEntries(Object.entries(this.#fields).map(([name, field]) => [name, field.value]));
     const context = Number(query.context);

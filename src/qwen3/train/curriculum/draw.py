@@ -38,6 +38,8 @@ class Draw:
 
     def __init__(self, key: str):
         self._uniform = random.Random(key_number(key)).random
+        self.spoken = "en"
+        """The language of the last phrase."""
 
     def chance(self, probability: float) -> bool:
         return self._uniform() < probability
@@ -70,7 +72,8 @@ class Draw:
     def phrase(self, table: Phrases, language: str, **values: object) -> str:
         """A filled-in template of the language (English if it has none), with the small liberties that people
         take with case and final punctuation."""
-        text = self.pick(table.get(language, table["en"]))
+        self.spoken = language if language in table else "en"
+        text = self.pick(table[self.spoken])
         if self.chance(0.2):
             text = text.lower()
         if self.chance(0.15):

@@ -81,6 +81,8 @@ class Example:
     tools: list[dict] | None = None
     is_cut: bool = False
     """Whether a spent budget ended the thought, so that only the answer is the model's own."""
+    language: str = "en"
+    """Of the last question and its answer; thoughts are in English."""
 
 
 def flagged(draw: Draw, text: str, flag: str | None) -> str:
@@ -106,7 +108,7 @@ def conversation(draw: Draw, turns: list[Turn], task: str) -> Example:
         thought = turn.thought if hard_switch and mode else ""
         messages.append({"role": "user", "content": flagged(draw, turn.question, flag)})
         messages.append({"role": "assistant", "reasoning_content": thought, "content": turn.content})
-    return Example(messages, hard_switch, task, turns[-1].answer)
+    return Example(messages, hard_switch, task, turns[-1].answer, language=draw.spoken)
 
 
 def cut(draw: Draw, example: Example) -> Example:

@@ -34,6 +34,15 @@ def read(path: Path, kind: type[T]) -> T:
         raise DataError(f"{path}: {error}") from None
 
 
+def sync(path: Path) -> None:
+    """Have a file, or a directory's list of names, on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _typed(value: Any, kind: Any, where: str) -> Any:
     """`value` as `kind`: a dataclass, tuple[X, ...], dict[str, X], X | None, str, int, float or bool."""
     if is_dataclass(kind):

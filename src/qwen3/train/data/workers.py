@@ -15,7 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
-from qwen3.train.data.build import RunUnits, build_unit
+from qwen3.train.data.build import RunUnits
+from qwen3.train.data.unit import build_unit
 
 
 def processes(count: int) -> RunUnits:
