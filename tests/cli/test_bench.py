@@ -95,7 +95,7 @@ def test_ctrl_c_prints_what_is_measured(qwen3, checkpoint, monkeypatch):
         (["--batch", "-1"], "--batch '-1'"),
         (["--batch", "64"], "1 to 32"),
         (["--prompt", "0", "--generate", "0"], "nothing to measure"),
-        (["--depth", "900", "--prompt", "200"], "context of 1,024"),
+        (["--depth", "1900", "--prompt", "200"], "context of 2,048"),
         (["--random", "0.7b"], "Qwen3-0.6B, Qwen3-1.7B"),
         (["--random", "0.6b", "--weights", "q4"], "int8, int4, bf16"),
         (["no-such-model"], "no-such-model"),

@@ -132,13 +132,18 @@ def test_markdown_escapes_cells_and_links_its_charts(run):
     assert len(linked) == 3
 
 
-def test_the_built_in_models_card_says_what_is_unknown():
+def test_the_built_in_model_carries_the_record_of_its_three_stages():
     made = card.of(resolve("builtin"), "builtin")
-    compute = dict(table(made, "Compute").rows)
-    for what in ("floating-point operations", "energy", "carbon"):
-        assert compute[what] == card.UNKNOWN
-    assert "15.1 million" in dict(table(made, "Training data").rows)["tokens"]
-    assert "95.6% right" in card_text.markdown(made)
+    assert card.UNKNOWN not in card_text.markdown(made)
+    compute, data = (dict(table(made, title).rows) for title in ("Compute", "Training data"))
+    tokens = int(data["tokens"].partition(", counted")[0].replace(",", ""))
+    stages = [re.search(r"tokens ([\d,]+); trained", value)[1] for key, value in compute.items() if "stage: " in key]
+    assert len(stages) == 3
+    assert sum(int(each.replace(",", "")) for each in stages) == tokens
+    for label in ("sources", "languages", "licences"):
+        counts = re.findall(r" ([\d,]+) \(\d+\.\d\d%\)", data[f"{label} and their shares"])
+        assert sum(int(each.replace(",", "")) for each in counts) == tokens, label
+    assert "88.6% right" in card_text.markdown(made)
 
 
 def test_a_model_without_any_record_is_unknown_everywhere(tiny_checkpoint):
