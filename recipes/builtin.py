@@ -16,7 +16,6 @@ from qwen3.train.data import stage as data
 from qwen3.train.data.build import Job, build
 from qwen3.train.data.sources import Source
 from qwen3.train.recipe import Curriculum, Mix, Recipe, Shards, Stage
-from qwen3.train.schedule import warm_up_and_decay
 
 PACKAGED = Path(__file__).parents[1] / "src" / "qwen3" / "builtin"
 SHORT, LONG = 512, 2048
@@ -62,7 +61,7 @@ def recipe(directory: str = "") -> Recipe:
     reasoning = Stage(
         name="reasoning",
         data=seen(data.reasoning(SHORT, 512), Curriculum(40, REASONING, words=200, **also)),
-        schedule=warm_up_and_decay(2500, 4e-3, 1.5e-3),
+        schedule=((0, 4e-3), (2500, 1.5e-3), (4500, 8e-4)),
         tokens_per_micro_batch=8192,
         checkpoint_every=100,
         evaluate_every=500,
@@ -70,7 +69,7 @@ def recipe(directory: str = "") -> Recipe:
     long_context = Stage(
         name="long-context",
         data=seen(data.long_context(LONG, 2048), Curriculum(30, BOTH, words=1080, **also)),
-        schedule=((0, 1.5e-3), (400, 0.0)),
+        schedule=((0, 8e-4), (600, 0.0)),
         tokens_per_micro_batch=8192,
         rope_theta=100_000.0,
         checkpoint_every=200,

@@ -84,7 +84,9 @@ class Bookkeeper:
         return {"attempt": self._options["attempt"]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing: the ledger's own files say what was done, those steps included that a kill took back."""
+        """The run's checkpoint was accepted. The ledger's own files say what was done, those steps included that a kill
+        took back."""
+        self._options["is_continued"] = True
 
     def close(self) -> None:
         """The attempt ended, or was stopped after a save."""

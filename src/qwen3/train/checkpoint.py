@@ -16,7 +16,7 @@ import json
 import shutil
 import subprocess
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,11 @@ def save(directory: Path, step: int, tensors: Mapping[str, Tensor], facts: Mappi
     return final
 
 
-def load(directory: Path, recipe_digest: str, tensors: Mapping[str, Tensor], world: World) -> dict[str, Any] | None:
+def load(
+    directory: Path, is_ours: Callable[[Mapping[str, Any]], bool], tensors: Mapping[str, Tensor], world: World
+) -> dict[str, Any] | None:
     """Fill `tensors` in place from the newest state in `directory` and return its manifest; None where there is none.
+    `is_ours` says of a manifest whether its recipe is the one that goes on.
 
     CheckpointError for a damaged or incomplete state and for one of another recipe.
     """
@@ -80,8 +83,11 @@ def load(directory: Path, recipe_digest: str, tensors: Mapping[str, Tensor], wor
         return None
     path = directory / (directory / LATEST).read_text(encoding="utf-8")
     manifest = read_manifest(path)
-    if manifest["recipe"] != recipe_digest:
-        raise CheckpointError(f"{path} belongs to another recipe: choose another directory, or delete this one")
+    if not is_ours(manifest):
+        raise CheckpointError(
+            f"{path} belongs to another recipe, different before step {manifest['step']:,}: "
+            "choose another directory, or delete this one"
+        )
     if world.is_first:
         verify(path)
     world.wait()

@@ -125,10 +125,11 @@ class Ledger:
         rank: int = 0,
         attempt: str | None = None,
         began: float | None = None,
+        is_continued: bool = False,
     ) -> None:
         """Begin an attempt of the run in the directory `run` at `step`. Ranks but the first are given `attempt`, which
         all of them share. `began` is when, by `time.monotonic`, if not now; the meters were made then. LedgerError if
-        the directory holds another recipe's ledger."""
+        the directory holds another recipe's ledger, unless it `is_continued`: its checkpoint goes on with a new end."""
         if rank and attempt is None:
             raise LedgerError(f"rank {rank} needs the name of the attempt that rank 0 chose: broadcast it")
         self.attempt = attempt or uuid.uuid4().hex
@@ -138,7 +139,7 @@ class Ledger:
         before = _whole_lines(path)
         if before:
             first = parse_object(before.splitlines()[0])
-            if first.get("recipe_sha256") != recipe_sha256:
+            if not is_continued and first.get("recipe_sha256") != recipe_sha256:
                 raise LedgerError(f"{path} is of another recipe: choose another directory for this run")
         with path.open("ab") as file:
             # What a kill left of a line.

@@ -201,6 +201,15 @@ class Recipe:
             stage["data"].get("shards", stage["data"]).pop("directory", None)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
+    def digest_until(self, step: int) -> str:
+        """The digest of what the first `step` steps depend on: a run that has done them may go on with another end."""
+        number, last = self.place(max(step - 1, 0))
+        schedule = self.stages[number].schedule
+        # Rates up to a step depend on the points up to the first that is not before it.
+        known = 1 + next(index for index, (end, _) in enumerate(schedule) if end > last)
+        stages = (*self.stages[:number], replace(self.stages[number], schedule=schedule[:known]))
+        return replace(self, stages=stages).digest
+
 
 def _tiny_stage(stage: Stage, shrink: int) -> Stage:
     """Six steps; sequences of shards that many times shorter."""

@@ -150,6 +150,7 @@ class Trainer:
         number, before = self.recipe.place(last)
         facts = {
             "recipe": self.recipe.digest,
+            "recipe_until_here": self.recipe.digest_until(self.step),
             "stage": self.recipe.stages[number].name,
             "data": {"stage": number, "steps": before + 1, "identity": [feed.identity for feed in self._feeds]},
             "world_size": self.world.size,
@@ -208,10 +209,11 @@ class Trainer:
         self.world.wait()
 
     def _load(self) -> int:
-        manifest = checkpoint.load(self.directory, self.recipe.digest, self._optimizer.tensors(), self.world)
+        manifest = checkpoint.load(self.directory, self._is_ours, self._optimizer.tensors(), self.world)
         if manifest is None:
             return 0
-        for stage, feed, then in zip(self.recipe.stages, self._feeds, manifest["data"]["identity"], strict=True):
+        seen = manifest["data"]["identity"][: manifest["data"]["stage"] + 1]
+        for stage, feed, then in zip(self.recipe.stages, self._feeds, seen, strict=False):
             if feed.identity != then:
                 raise ValueError(
                     f"stage {stage.name}: its data are not those that {self.directory} was trained on: "
@@ -222,6 +224,13 @@ class Trainer:
         if self.ledger is not None:
             self.ledger.restore(manifest["ledger"])
         return manifest["step"]
+
+    def _is_ours(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether this recipe gives the checkpoint's steps, whatever comes after them."""
+        if manifest["recipe"] == self.recipe.digest:
+            return True
+        step = manifest["step"]
+        return step <= self.recipe.steps and manifest.get("recipe_until_here") == self.recipe.digest_until(step)
 
     def _forget_steps_after(self, step: int) -> None:
         """Drop from the logs what an interrupted run did after its last checkpoint; it will be done again."""
