@@ -50,7 +50,8 @@ def test_a_record_goes_into_a_model_and_nowhere_else(qwen3, model, tmp_path):
 def test_the_built_in_card(qwen3):
     result = qwen3("card", "builtin")
     assert result.exit_code == 0
-    assert "unknown: not recorded" in result.stdout
+    assert "| stage: long-context |" in result.stdout
+    assert "unknown: not recorded" not in result.stdout
 
 
 def test_verify_fails_on_one_flipped_byte_and_names_the_file(qwen3, model):

@@ -127,7 +127,7 @@ def test_markdown_code_and_maths_become_nodes(page, script):
     assert "noopener" in link.get_attribute("rel")
     stats = page.locator(".stats").text_content()
     assert re.search(r"\d+ tokens · .*80 of 100 prompt tokens from cache", stats)
-    assert page.locator("#context-meter").get_attribute("aria-valuemax") == "1024"
+    assert page.locator("#context-meter").get_attribute("aria-valuemax") == "2048"
 
 
 GROWN = [
@@ -584,7 +584,7 @@ def test_the_calculator_shows_the_servers_numbers(page):
 
 def test_the_calculators_form_is_made_once_however_often_it_is_shown_meanwhile(page):
     waiting = []
-    page.route("**/v1/memory/choices", waiting.append)
+    page.route("**/v1/memory/choices", lambda route: waiting.append(route))
     with page.expect_request("**/v1/memory/choices"):
         page.locator("#memory-tab").click()
     page.locator("#chat-tab").click()
