@@ -451,7 +451,7 @@ def test_whatever_the_parameters_and_the_model_a_required_call_is_valid(llm, par
 def test_constrained_answers_are_the_same_alone_together_and_with_guessed_tokens():
     items = {"type": "array", "items": {"enum": ["red", "green"]}, "minItems": 12, "maxItems": 12}
     constraints = [Constraint("json_schema", items), Constraint("json_object"), None, Constraint("regex", "(ab ){20}c")]
-    params = [replace(PARAMS, temperature=0.7, seed=seed, max_tokens=250) for seed in range(4)]
+    params = [replace(PARAMS, temperature=0.7, seed=seed, max_tokens=500) for seed in range(4)]
 
     def answers(llm, together):
         generations = [
