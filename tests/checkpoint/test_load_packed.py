@@ -138,4 +138,5 @@ def test_the_peak_of_memory_is_the_packed_model_and_a_few_chunks(tmp_path, monke
     peak = memory("VmHWM") - before
     result = sum(weight.nbytes for weight in stored(model).values())
     assert result < 0.35 * end  # 4.5 bits of 16, the head in 6.6
-    assert peak < result + 20_000_000
+    # Besides chunks: modules that loading imports, the rest of the last huge pages.
+    assert peak < result + 32_000_000
