@@ -25,9 +25,8 @@ KEEP = (
     "language=en,de,fr,es,zh,pt,it",
 )
 # In percent; the rest as in the curriculum.
-REASONING = (("addition", 45.0), ("addition_of_three", 16.0), ("subtraction", 8.0), ("recall", 5.0))
-LOOKING_UP = (("recall", 9.0),)
-BOTH = (*REASONING[:3], *LOOKING_UP)
+SUMS = (("addition", 45.0), ("addition_of_three", 16.0), ("subtraction", 8.0))
+SOME_KEYS, MORE_KEYS = ("recall", 5.0), ("recall", 9.0)
 
 
 def recipe(directory: str = "") -> Recipe:
@@ -52,7 +51,7 @@ def recipe(directory: str = "") -> Recipe:
     also = {"cut_thoughts": 0.08, "held_out_examples": 128}
     general = Stage(
         name="general",
-        data=seen(data.general(SHORT, 1024), Curriculum(24, LOOKING_UP, words=200, **also)),
+        data=seen(data.general(SHORT, 1024), Curriculum(24, (MORE_KEYS,), words=200, **also)),
         schedule=((0, 0.0), (60, 4e-3), (400, 4e-3)),
         tokens_per_micro_batch=8192,
         checkpoint_every=100,
@@ -60,7 +59,7 @@ def recipe(directory: str = "") -> Recipe:
     )
     reasoning = Stage(
         name="reasoning",
-        data=seen(data.reasoning(SHORT, 512), Curriculum(40, REASONING, words=200, **also)),
+        data=seen(data.reasoning(SHORT, 512), Curriculum(40, (*SUMS, SOME_KEYS), words=200, **also)),
         schedule=((0, 4e-3), (2500, 1.5e-3), (4500, 8e-4)),
         tokens_per_micro_batch=8192,
         checkpoint_every=100,
@@ -68,7 +67,7 @@ def recipe(directory: str = "") -> Recipe:
     )
     long_context = Stage(
         name="long-context",
-        data=seen(data.long_context(LONG, 2048), Curriculum(30, BOTH, words=1080, **also)),
+        data=seen(data.long_context(LONG, 2048), Curriculum(30, (*SUMS, MORE_KEYS), words=1080, **also)),
         schedule=((0, 8e-4), (600, 0.0)),
         tokens_per_micro_batch=8192,
         rope_theta=100_000.0,

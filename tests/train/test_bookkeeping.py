@@ -88,20 +88,20 @@ def test_a_killed_and_resumed_run_has_a_card_whose_shares_are_its_tokens(kind, o
 
 def test_a_run_goes_on_with_another_end_as_if_it_had_always_had_it(tmp_path):
     (*start, _) = TINY.stages[0].schedule
-    longer = TINY.each_stage(schedule=(*start, (9, 1e-3)))
+    longer = replace(TINY, stages=(replace(TINY.stages[0], schedule=(*start, (9, 1e-3))), WHOLE.stages[1]))
     train(TINY, tmp_path / "run", until=4)
     train(longer, tmp_path / "run")
     train(longer, tmp_path / "whole")
-    a, b = (state(tmp_path / run / "step_9") for run in ("run", "whole"))
+    a, b = (state(tmp_path / run / "step_15") for run in ("run", "whole"))
     assert all(torch.equal(a[name], b[name]) for name in a)
     totals, whole = ledger.read(tmp_path / "run"), ledger.read(tmp_path / "whole")
     assert totals.recipe_sha256 == longer.digest
-    assert [(each.first, each.last) for each in totals.attempts] == [(0, 3), (3, 9)]
+    assert [(each.first, each.last) for each in totals.attempts] == [(0, 3), (3, 15)]
     assert totals.kept.tokens == whole.kept.tokens
     assert shares.read(tmp_path / "run") == shares.read(tmp_path / "whole")
     # What its done steps depended on may not change.
-    for other in (replace(longer, seed=1), TINY.each_stage(schedule=((0, 0.0), (2, 1e-3), (9, 0.0)))):
-        with pytest.raises(ValueError, match="another recipe, different before step 9"):
+    for other in (replace(longer, seed=1), longer.each_stage(schedule=((0, 0.0), (2, 1e-3), (9, 0.0)))):
+        with pytest.raises(ValueError, match="another recipe, different before step 15"):
             train(other, tmp_path / "run")
 
 

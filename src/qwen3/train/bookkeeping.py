@@ -102,13 +102,13 @@ class Bookkeeper:
             return
         seen = {}
         for number, stage in enumerate(self._recipe.stages):
-            data = talk = None
+            data = generated = None
             if shards := stage.shards:
                 data = StageData(Dataset(Path(shards.directory)), shards.stage, self._recipe.seed)
             if curriculum := stage.conversations:
                 first = self._recipe.first_example(number)
-                talk = partial(conversations.counts, tokenizer, self._recipe.seed, curriculum, first)
-            seen[stage.name] = shares.Seen(data, talk)
+                generated = partial(conversations.counts, tokenizer, self._recipe.seed, curriculum, first)
+            seen[stage.name] = shares.Seen(data, generated)
         shares.write(self._run, totals.stages, seen)
 
 

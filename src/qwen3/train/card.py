@@ -125,9 +125,11 @@ def record(run: Path, grid: Grid | None = None) -> dict[str, dict[str, str]]:
                 rows["tokens"] = f"{total[1]}, counted from the documents of every step"
                 rows[f"{label} and their shares"] = "; ".join(f"{name} {n} ({share})" for name, n, share in values)
             elif isinstance(block, Table):
-                # Of checkpoints those at the ends of the stages: the model does not have the others' files either.
-                is_chain = block.columns[0] == "checkpoint"
-                for name, *values in {row[1]: row for row in block.rows}.values() if is_chain else block.rows:
+                shown = block.rows
+                if block.columns[0] == "checkpoint":
+                    # The last of each stage is enough: nobody who has the model alone has their files.
+                    shown = {stage: (step, stage, *digests) for step, stage, *digests in shown}.values()
+                for name, *values in shown:
                     label = f"{block.columns[0]}: {name}" if block.columns[0] else name
                     named = zip(block.columns[1:], values, strict=True)
                     rows[label] = "; ".join(f"{column} {value}".strip() for column, value in named)

@@ -102,7 +102,7 @@ def _added(parts: list[Mapping[str, Mapping[str, int]]], label: str) -> Counter[
     """The parts' tokens by `label`; a part that lacks it is unlabelled."""
     total: Counter[str] = Counter()
     for part in parts:
-        total.update(part.get(label) or {UNLABELLED: sum(next(iter(part.values())).values())})
+        total.update(part.get(label) or {UNLABELLED: sum(part["source"].values())})
     return total
 
 

@@ -19,10 +19,9 @@ from pathlib import Path
 
 from qwen3.tokenizer import Tokenizer
 from qwen3.train.data import manifest, saved
-from qwen3.train.data import plan as planned
 from qwen3.train.data.assemble import assemble
 from qwen3.train.data.manifest import Manifest
-from qwen3.train.data.plan import Job, Progress, part_of
+from qwen3.train.data.plan import PARTS, PLAN, Job, Progress, check_job, check_same, make_plan, part_of
 from qwen3.train.data.unit import build_unit
 
 RunUnits = Callable[[Path, list[int]], Iterable[int]]
@@ -43,17 +42,17 @@ def build(
     Raises DataError for bad input, and for a directory that holds another build, or sources that have changed since.
     """
     job = replace(job, near=float(job.near))
-    planned.check(job)
+    check_job(job)
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer_hash = _tokenizer_sha256(tokenizer)
     digest = job.digest(tokenizer_hash)
     path = directory / manifest.NAME
     if path.exists():
         made = saved.read(path, Manifest)
-        planned.check_same(made.job_sha256, digest, directory)
+        check_same(made.job_sha256, digest, directory)
         _tidy(directory)
         return made
-    plan = planned.make_plan(job, digest, directory, progress)
+    plan = make_plan(job, digest, directory, progress)
     copy = directory / "tokenizer" / "tokenizer.json"
     if not copy.exists() or manifest.sha256(copy) != tokenizer_hash:
         tokenizer.save(copy.parent)
@@ -71,9 +70,9 @@ def build(
 
 def _tidy(directory: Path) -> None:
     """Remove what only a build in progress needs, and what killed ones left."""
-    if (directory / planned.PARTS).exists():
-        shutil.rmtree(directory / planned.PARTS)
-    (directory / planned.NAME).unlink(missing_ok=True)
+    if (directory / PARTS).exists():
+        shutil.rmtree(directory / PARTS)
+    (directory / PLAN).unlink(missing_ok=True)
     for file in directory.glob("*.tmp"):
         file.unlink()
 

@@ -13,7 +13,7 @@ from qwen3.train.data.errors import DataError
 from qwen3.train.data.rules import Rule
 from qwen3.train.data.sources import RawFile, Source, Span, Unit
 
-NAME = "plan.json"
+PLAN = "plan.json"
 PARTS = "parts"
 ALWAYS = ("source", "license")
 """Labels that every document has besides those of the labellers."""
@@ -54,7 +54,7 @@ class Plan:
     units: tuple[Unit, ...]
 
 
-def check(job: Job) -> None:
+def check_job(job: Job) -> None:
     known = {labels.find_labeller(name)[0] for name in job.labellers} | {*ALWAYS, *VIRTUAL}
     for text in job.keep:
         if (rule := Rule.parse(text)).label not in known:
@@ -71,7 +71,7 @@ def check_same(found: str, expected: str, directory: Path) -> None:
 
 
 def make_plan(job: Job, digest: str, directory: Path, progress: Progress) -> Plan:
-    path = directory / NAME
+    path = directory / PLAN
     if path.exists():
         plan = saved.read(path, Plan)
         check_same(plan.job_sha256, digest, directory)

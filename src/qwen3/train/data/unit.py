@@ -16,10 +16,9 @@ import numpy as np
 
 from qwen3.tokenizer import Tokenizer
 from qwen3.train.data import duplicates, labels, saved, sources
-from qwen3.train.data import plan as planned
 from qwen3.train.data.errors import DataError
 from qwen3.train.data.manifest import Drop, Example
-from qwen3.train.data.plan import ALWAYS, Plan, part_of
+from qwen3.train.data.plan import ALWAYS, PLAN, Plan, part_of
 from qwen3.train.data.rules import Rule
 from qwen3.train.data.shards import ShardWriter, row_dtype, token_dtype
 from qwen3.train.data.sources import Malformed, Record, Source, Unit
@@ -53,7 +52,7 @@ def build_unit(directory: Path, index: int) -> int:
 @lru_cache(maxsize=1)
 def _opened(directory: str) -> tuple[Plan, Tokenizer]:
     """What each unit of a build needs, read once by a process."""
-    return saved.read(Path(directory, planned.NAME), Plan), Tokenizer.load(Path(directory, "tokenizer"))
+    return saved.read(Path(directory, PLAN), Plan), Tokenizer.load(Path(directory, "tokenizer"))
 
 
 class _Unit:
