@@ -77,12 +77,13 @@ void AttentionStep::write(size_t layer, const float* k_TKd, const float* v_TKd) 
   const size_t K = shape_.num_kv_heads, d = shape_.head_dim;
   for (const Sequence& sequence : sequences_) {
     for_ranges(sequence.count, K * d, [&](size_t begin, size_t end) {
-      for (size_t t = begin; t < end; ++t) {
-        const size_t position = sequence.start + t;
-        char* heads = reinterpret_cast<char*>(sequence.pages[position / kPageTokens]) + layer * shape_.layer_bytes();
-        for (size_t head = 0; head < K; ++head) {
+      for (size_t head = 0; head < K; ++head) {  // a head's page stays in the first cache while its tokens come
+        const size_t offset = layer * shape_.layer_bytes() + head * shape_.head_bytes();
+        for (size_t t = begin; t < end; ++t) {
+          const size_t position = sequence.start + t;
           kernels_.write_kv(shape_.format, k_TKd + (t * K + head) * d, v_TKd + (t * K + head) * d, d,
-                            position % kPageTokens, heads + head * shape_.head_bytes());
+                            position % kPageTokens,
+                            reinterpret_cast<char*>(sequence.pages[position / kPageTokens]) + offset);
         }
       }
     });

@@ -9,7 +9,7 @@ namespace {
 
 // What lies between x and y; attention's part and the feed-forward's share their memory.
 struct Buffers {
-  float *attended_TD, *q_THd, *k_TKd, *v_TKd, *q_rotated_THd, *k_rotated_TKd, *gate_TF, *up_TF;
+  float *attended_TD, *q_THd, *k_TKd, *v_TKd, *q_rotated_THd, *k_rotated_TKd;
   Activations input, output, mlp_input, hidden;
   size_t num_bytes;
 
@@ -29,8 +29,6 @@ struct Buffers {
       scratch.next = shared;
       mlp_input = scratch.activations(kernels, T, layer.gate.num_columns, form_of(layer.gate) | form_of(layer.up));
       hidden = scratch.activations(kernels, T, layer.down.num_columns, form_of(layer.down));
-      gate_TF = scratch.take<float>(T * layer.gate.num_rows);
-      up_TF = scratch.take<float>(T * layer.up.num_rows);
     }
     num_bytes = scratch.end - begin;
   }
@@ -62,8 +60,7 @@ void run_layer(const Kernels& kernels, const Layer& layer, AttentionStep& step, 
   if (!layer.has_mlp) return;
 
   quantize(kernels, normed(at.attended_TD, layer.post_norm_D), at.mlp_input);
-  multiply(at.mlp_input, {{&layer.gate, nullptr, at.gate_TF}, {&layer.up, nullptr, at.up_TF}});
-  quantize(kernels, {TokenSource::kSwiglu, false, at.gate_TF, at.up_TF, nullptr, 0}, at.hidden);
+  gate_and_up(kernels, layer.gate, layer.up, at.mlp_input, at.hidden);
   multiply(at.hidden, {{&layer.down, at.attended_TD, y_TD}});
 }
 

@@ -162,31 +162,13 @@ void gather(const Buffers& at) {
   });
 }
 
-// hidden = silu(gate) * up, quantized: a piece makes one group of 32 columns for all of an expert's tokens.
 void gate_and_up(const Kernels& kernels, const SparseLayer& layer, const Buffers& at) {
-  constexpr size_t kPanels = kActivationGroup / kPanelRows;
   const size_t num_groups = at.hidden.num_columns / kActivationGroup;
   parallel_for(at.num_used * num_groups, [&](size_t piece) {
-    const size_t number = at.used[piece / num_groups], group = piece % num_groups;
+    const size_t number = at.used[piece / num_groups];
     const Expert& expert = layer.experts[number];
-    const Activations inputs = at.of_expert(at.inputs, number);
-    const Activations hidden = at.of_expert(at.hidden, number);
-    for (size_t b = 0; b < inputs.num_blocks(); ++b) {
-      alignas(64) float gate[kPanels][kMaxTileTokens * kPanelRows], up[kPanels][kMaxTileTokens * kPanelRows];
-      const TokenBlock from = inputs.block(b), to = hidden.block(b);
-      const size_t panel = group * kPanels;
-      for (size_t p = 0; p < kPanels; ++p) matmul_of(kernels, expert.gate)(expert.gate.panel(panel + p), from, gate[p]);
-      for (size_t p = 0; p < kPanels; ++p) matmul_of(kernels, expert.up)(expert.up.panel(panel + p), from, up[p]);
-      for (size_t t = 0; t < from.num_tokens; ++t) {
-        alignas(64) float gate_32[kActivationGroup], up_32[kActivationGroup];
-        for (size_t p = 0; p < kPanels; ++p) {
-          memcpy(gate_32 + p * kPanelRows, gate[p] + t * kPanelRows, kPanelRows * sizeof(float));
-          memcpy(up_32 + p * kPanelRows, up[p] + t * kPanelRows, kPanelRows * sizeof(float));
-        }
-        quantize_columns(kernels, {TokenSource::kSwiglu, false, gate_32, up_32, nullptr, 0}, kActivationGroup, to,
-                         group * kActivationGroup, t);
-      }
-    }
+    gate_and_up(kernels, expert.gate, expert.up, at.of_expert(at.inputs, number), piece % num_groups,
+                at.of_expert(at.hidden, number));
   });
 }
 

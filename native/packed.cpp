@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <type_traits>
 #include <vector>
 
 #include "threads.h"
@@ -14,6 +15,9 @@
 
 namespace qwen3 {
 namespace {
+
+// Several pieces for every thread.
+size_t fair_panels(size_t num_panels) { return num_panels / (8 * static_cast<size_t>(num_threads())); }
 
 // Panels of a matrix in one piece of work, of at most `fair` if they are not tiny. With many tokens the piece should stay
 // in a core's cache while their blocks pass, and be large, because all activations are read for each piece; but waking
@@ -71,8 +75,10 @@ constexpr void (*kUnpackRow[kNumEncodings])(const Panel&, size_t, float*) = {
 
 size_t bytes_of(Precision precision) { return precision == Precision::kFloat32 ? 4 : 2; }
 
-// One token's results from a panel to where they belong; the panel may reach past the last row.
-void store(const float* y_16, size_t count, const char* residual, char* y, Precision precision) {
+// One token's results from a panel to where they belong. The number of rows is a constant but for a last panel that
+// reaches past them: calls of memcpy would take as long as some of the arithmetic.
+template <class Count>
+void store(const float* y_16, Count count, const char* residual, char* y, Precision precision) {
   if (precision == Precision::kFloat32) {
     float sums[kPanelRows] = {};
     if (residual) memcpy(sums, residual, count * sizeof(float));
@@ -179,7 +185,7 @@ void matmul(const Kernels& kernels, const Product* products, size_t num_products
             Precision precision) {
   size_t num_panels = 0, num_pieces = 0;
   for (size_t i = 0; i < num_products; ++i) num_panels += products[i].matrix->num_panels();
-  const size_t fair = num_panels / (8 * static_cast<size_t>(num_threads()));  // several pieces for every thread
+  const size_t fair = fair_panels(num_panels);
   for (size_t i = 0; i < num_products; ++i) {
     const PackedMatrix& matrix = *products[i].matrix;
     num_pieces += ceil_div(matrix.num_panels(), panels_in_piece(matrix, activations, fair));
@@ -204,14 +210,54 @@ void matmul(const Kernels& kernels, const Product* products, size_t num_products
       for (size_t p = begin; p < end; ++p) {
         alignas(64) float y_T16[kMaxTileTokens * kPanelRows];
         kernel(matrix.panel(p), block, y_T16);
-        const size_t count = std::min(kPanelRows, matrix.num_rows - p * kPanelRows);
-        for (size_t t = 0; t < block.num_tokens; ++t) {
-          const size_t place = (activations.first_token(b) + t) * row_bytes + p * panel_bytes;
-          store(y_T16 + t * kPanelRows, count, residual ? residual + place : nullptr,
-                static_cast<char*>(product->y_MN) + place, precision);
-        }
+        const auto store_all = [&](auto count) {
+          for (size_t t = 0; t < block.num_tokens; ++t) {
+            const size_t place = (activations.first_token(b) + t) * row_bytes + p * panel_bytes;
+            store(y_T16 + t * kPanelRows, count, residual ? residual + place : nullptr,
+                  static_cast<char*>(product->y_MN) + place, precision);
+          }
+        };
+        const size_t count = matrix.num_rows - p * kPanelRows;
+        if (count < kPanelRows) store_all(count);
+        else store_all(std::integral_constant<size_t, kPanelRows>{});
       }
     }
+  });
+}
+
+void gate_and_up(const Kernels& kernels, const PackedMatrix& gate, const PackedMatrix& up, const Activations& input,
+                 size_t group, const Activations& hidden) {
+  constexpr size_t kPanels = kActivationGroup / kPanelRows;
+  using Rows = float[kMaxTileTokens * kPanelRows];  // of one panel
+  const auto multiply = [&](const PackedMatrix& matrix, const TokenBlock& block, Rows* y) {
+    for (size_t p = 0; p < kPanels; ++p) matmul_of(kernels, matrix)(matrix.panel(group * kPanels + p), block, y[p]);
+  };
+  const auto token_of = [](const Rows* y, size_t t, float* y_32) {
+    for (size_t p = 0; p < kPanels; ++p) memcpy(y_32 + p * kPanelRows, y[p] + t * kPanelRows, sizeof(float[kPanelRows]));
+  };
+  for (size_t b = 0; b < input.num_blocks(); ++b) {
+    alignas(64) Rows gates[kPanels], ups[kPanels];
+    const TokenBlock from = input.block(b), to = hidden.block(b);
+    multiply(gate, from, gates);
+    multiply(up, from, ups);
+    for (size_t t = 0; t < from.num_tokens; ++t) {
+      alignas(64) float gate_32[kActivationGroup], up_32[kActivationGroup];
+      token_of(gates, t, gate_32);
+      token_of(ups, t, up_32);
+      quantize_columns(kernels, {TokenSource::kSwiglu, false, gate_32, up_32, nullptr, 0}, kActivationGroup, to,
+                       group * kActivationGroup, t);
+    }
+  }
+}
+
+void gate_and_up(const Kernels& kernels, const PackedMatrix& gate, const PackedMatrix& up, const Activations& input,
+                 const Activations& hidden) {
+  constexpr size_t kPanels = 2 * kActivationGroup / kPanelRows;  // of both matrices in a group
+  const size_t num_groups = hidden.num_columns / kActivationGroup;
+  const size_t groups = std::max<size_t>(1, panels_in_piece(gate, input, fair_panels(2 * gate.num_panels())) / kPanels);
+  parallel_for(ceil_div(num_groups, groups), [&](size_t piece) {
+    const size_t end = std::min(num_groups, (piece + 1) * groups);
+    for (size_t group = piece * groups; group < end; ++group) gate_and_up(kernels, gate, up, input, group, hidden);
   });
 }
 
