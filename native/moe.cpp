@@ -165,9 +165,9 @@ void gather(const Buffers& at) {
 void gate_and_up(const Kernels& kernels, const SparseLayer& layer, const Buffers& at) {
   const size_t num_groups = at.hidden.num_columns / kActivationGroup;
   parallel_for(at.num_used * num_groups, [&](size_t piece) {
-    const size_t number = at.used[piece / num_groups];
+    const size_t number = at.used[piece / num_groups], group = piece % num_groups;
     const Expert& expert = layer.experts[number];
-    gate_and_up(kernels, expert.gate, expert.up, at.of_expert(at.inputs, number), piece % num_groups,
+    gate_and_up(kernels, expert.gate, expert.up, at.of_expert(at.inputs, number), group, group + 1,
                 at.of_expert(at.hidden, number));
   });
 }

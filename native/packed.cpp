@@ -20,10 +20,10 @@ namespace {
 size_t fair_panels(size_t num_panels) { return num_panels / (8 * static_cast<size_t>(num_threads())); }
 
 // Panels of a matrix in one piece of work, of at most `fair` if they are not tiny. With many tokens the piece should stay
-// in a core's cache while their blocks pass, and be large, because all activations are read for each piece; but waking
-// another thread takes longer than a few thousand bytes.
+// in a core's cache while their blocks pass, and be large, because all activations are read for each piece. Else it
+// should be long, because memory is read fastest so. But waking another thread takes longer than a few thousand bytes.
 size_t panels_in_piece(const PackedMatrix& matrix, const Activations& activations, size_t fair) {
-  const size_t most = (activations.num_blocks() > 1 ? 256 : 128) * 1024 / matrix.panel_quants();
+  const size_t most = (activations.num_blocks() > 1 ? 256 : 512) * 1024 / matrix.panel_quants();
   const size_t least = ceil_div(32 * 1024, matrix.panel_quants() * std::max<size_t>(1, activations.num_tokens));
   return std::max(least, std::min(most, fair));
 }
@@ -226,38 +226,51 @@ void matmul(const Kernels& kernels, const Product* products, size_t num_products
 }
 
 void gate_and_up(const Kernels& kernels, const PackedMatrix& gate, const PackedMatrix& up, const Activations& input,
-                 size_t group, const Activations& hidden) {
-  constexpr size_t kPanels = kActivationGroup / kPanelRows;
-  using Rows = float[kMaxTileTokens * kPanelRows];  // of one panel
-  const auto multiply = [&](const PackedMatrix& matrix, const TokenBlock& block, Rows* y) {
-    for (size_t p = 0; p < kPanels; ++p) matmul_of(kernels, matrix)(matrix.panel(group * kPanels + p), block, y[p]);
+                 size_t begin, size_t end, const Activations& hidden) {
+  constexpr size_t kPanels = kActivationGroup / kPanelRows, kMostGroups = 12;
+  if (end - begin > kMostGroups) {
+    gate_and_up(kernels, gate, up, input, begin, begin + kMostGroups, hidden);
+    return gate_and_up(kernels, gate, up, input, begin + kMostGroups, end, hidden);
+  }
+  struct PanelRows {
+    float y_T16[kMaxTileTokens * kPanelRows];
   };
-  const auto token_of = [](const Rows* y, size_t t, float* y_32) {
-    for (size_t p = 0; p < kPanels; ++p) memcpy(y_32 + p * kPanelRows, y[p] + t * kPanelRows, sizeof(float[kPanelRows]));
+  alignas(64) PanelRows gates[kMostGroups * kPanels], ups[kMostGroups * kPanels];
+  // Memory is read fastest in long pieces: all of gate's panels, then all of up's.
+  const auto multiply = [&](const PackedMatrix& matrix, const TokenBlock& block, PanelRows* to) {
+    for (size_t p = begin * kPanels; p < end * kPanels; ++p) {
+      matmul_of(kernels, matrix)(matrix.panel(p), block, (to++)->y_T16);
+    }
+  };
+  const auto token_of = [](const PanelRows* from, size_t t, float* y_32) {
+    for (size_t p = 0; p < kPanels; ++p) {
+      memcpy(y_32 + p * kPanelRows, from[p].y_T16 + t * kPanelRows, sizeof(float[kPanelRows]));
+    }
   };
   for (size_t b = 0; b < input.num_blocks(); ++b) {
-    alignas(64) Rows gates[kPanels], ups[kPanels];
     const TokenBlock from = input.block(b), to = hidden.block(b);
     multiply(gate, from, gates);
     multiply(up, from, ups);
-    for (size_t t = 0; t < from.num_tokens; ++t) {
-      alignas(64) float gate_32[kActivationGroup], up_32[kActivationGroup];
-      token_of(gates, t, gate_32);
-      token_of(ups, t, up_32);
-      quantize_columns(kernels, {TokenSource::kSwiglu, false, gate_32, up_32, nullptr, 0}, kActivationGroup, to,
-                       group * kActivationGroup, t);
+    for (size_t group = begin; group < end; ++group) {
+      const size_t panel = (group - begin) * kPanels;
+      for (size_t t = 0; t < from.num_tokens; ++t) {
+        alignas(64) float gate_32[kActivationGroup], up_32[kActivationGroup];
+        token_of(gates + panel, t, gate_32);
+        token_of(ups + panel, t, up_32);
+        quantize_columns(kernels, {TokenSource::kSwiglu, false, gate_32, up_32, nullptr, 0}, kActivationGroup, to,
+                         group * kActivationGroup, t);
+      }
     }
   }
 }
 
 void gate_and_up(const Kernels& kernels, const PackedMatrix& gate, const PackedMatrix& up, const Activations& input,
                  const Activations& hidden) {
-  constexpr size_t kPanels = 2 * kActivationGroup / kPanelRows;  // of both matrices in a group
+  constexpr size_t kPanels = kActivationGroup / kPanelRows;
   const size_t num_groups = hidden.num_columns / kActivationGroup;
-  const size_t groups = std::max<size_t>(1, panels_in_piece(gate, input, fair_panels(2 * gate.num_panels())) / kPanels);
+  const size_t groups = std::max<size_t>(1, panels_in_piece(gate, input, fair_panels(gate.num_panels())) / kPanels);
   parallel_for(ceil_div(num_groups, groups), [&](size_t piece) {
-    const size_t end = std::min(num_groups, (piece + 1) * groups);
-    for (size_t group = piece * groups; group < end; ++group) gate_and_up(kernels, gate, up, input, group, hidden);
+    gate_and_up(kernels, gate, up, input, piece * groups, std::min(num_groups, (piece + 1) * groups), hidden);
   });
 }
 

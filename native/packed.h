@@ -108,11 +108,11 @@ void matmul(const Kernels& kernels, const Product* products, size_t num_products
             Precision precision);
 
 // hidden = silu(input times gate's transpose) * (input times up's), in the forms that hidden has. What the two products
-// give goes through the caches only. The second form makes columns [32 * group, 32 * group + 32) by the calling thread.
+// give goes through the caches only. The second form makes columns [32 * begin, 32 * end) by the calling thread.
 void gate_and_up(const Kernels& kernels, const PackedMatrix& gate, const PackedMatrix& up, const Activations& input,
                  const Activations& hidden);
 void gate_and_up(const Kernels& kernels, const PackedMatrix& gate, const PackedMatrix& up, const Activations& input,
-                 size_t group, const Activations& hidden);
+                 size_t begin, size_t end, const Activations& hidden);
 
 // Asks for huge pages in a region; nothing happens where the system has none to give.
 void advise_huge_pages(void* address, size_t num_bytes);

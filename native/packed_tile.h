@@ -7,7 +7,7 @@
 //   fp16, bf16, fp32, bytes (unsigned), signed_bytes: Floats from the kRowsPerVector values of that kind at an address;
 //   Bytes: a vector of kRowsPerVector * 4 bytes, with load, low_nibbles, high_nibbles, and with_high_bits(nibbles,
 //   bits, from, mask): the bits of `mask`, which in `bits` begin at bit `from`, added from bit 4 on;
-//   prefetch(address).
+//   prefetch(address), and kBytesAhead, how far ahead of the weights it is called.
 // From it derives, for the integers, one that adds
 //   Sum, Weights; start(offset, shift), dot(sum, weights, four activations), finish(sum, offset, shift) -> float(the
 //   exact sum), where either start or finish adds offset * 2^shift;
@@ -120,12 +120,14 @@ static inline void tile(const Panel& panel, const TokenBlock& block, int first_r
   const float* token_scales = block.scales;
   const int32_t* offsets = kGroupsPerScale == 1 ? block.offsets : block.half_offsets;
   const size_t groups = panel.block_columns / Set::kGroupColumns;
+  const size_t scale_bytes_ahead = Set::kBytesAhead * Set::kScaleBytes / (groups * Set::kGroupBytes);
 
   typename Set::Floats y[kTokens][kVectors];
   QWEN3_UNROLL for (int t = 0; t < kTokens; ++t) {
     QWEN3_UNROLL for (int v = 0; v < kVectors; ++v) y[t][v] = Set::zero();
   }
   for (size_t column = 0; column < panel.num_columns; column += panel.block_columns) {
+    QWEN3_UNROLL for (size_t i = 0; i < Set::kScaleBytes; i += 64) Set::prefetch(scales + scale_bytes_ahead + i);
     for (size_t group = 0; group < groups; ++group) {
       typename Set::Scale scale[kVectors];
       QWEN3_UNROLL for (int v = 0; v < kVectors; ++v) {
@@ -136,9 +138,9 @@ static inline void tile(const Panel& panel, const TokenBlock& block, int first_r
       QWEN3_UNROLL for (int t = 0; t < kTokens; ++t) {
         QWEN3_UNROLL for (int v = 0; v < kVectors; ++v) sum[t][v] = Set::start(offsets[t]);
       }
-      if constexpr (Set::kGroupBytes > 64 * kUnits) Set::prefetch(quants + 64 * kUnits);
+      if constexpr (Set::kGroupBytes > 64 * kUnits) Set::prefetch(quants + Set::kBytesAhead + 64 * kUnits);
       QWEN3_UNROLL for (int u = 0; u < kUnits; ++u) {
-        Set::prefetch(quants + 64 * u);
+        Set::prefetch(quants + Set::kBytesAhead + 64 * u);
         typename Set::Weights weights[kVectors][Set::kQuads];
         QWEN3_UNROLL for (int v = 0; v < kVectors; ++v) {
           Set::unpack(quants + v * Set::kRowsPerVector * 4, u, weights[v]);
@@ -183,7 +185,7 @@ static inline void float_tile(const Panel& panel, const TokenBlock& block, int f
     QWEN3_UNROLL for (int v = 0; v < kVectors; ++v) y[0][t][v] = y[1][t][v] = Set::zero();
   }
   for (size_t column = 0; column < panel.num_columns; column += 2) {
-    Set::prefetch(weights);
+    Set::prefetch(weights + Set::kBytesAhead);
     QWEN3_UNROLL for (int odd = 0; odd < 2; ++odd) {
       typename Set::Floats weight[kVectors];
       QWEN3_UNROLL for (int v = 0; v < kVectors; ++v) {

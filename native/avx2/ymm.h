@@ -9,10 +9,11 @@
 namespace qwen3::ymm {
 namespace {
 
-constexpr int kBytesAhead = 4096, kTileTokens = 6;
+constexpr int kTileTokens = 6;
 
 struct Ymm {
   static constexpr int kRowsPerVector = 8, kMaxSums = 4;
+  static constexpr size_t kBytesAhead = 4096;
   using Bytes = __m256i;
   using Sum = __m256i;
   using Floats = __m256;
@@ -55,7 +56,7 @@ struct Ymm {
   static void pin(Sum& sum) { __asm__ volatile("" : "+x"(sum)); }
   // Past the end it is harmless.
   static void prefetch(const uint8_t* at) {
-    _mm_prefetch(reinterpret_cast<const char*>(at) + kBytesAhead, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0);
   }
 };
 

@@ -5,10 +5,11 @@
 
 namespace qwen3::avx512_vnni {
 
-static constexpr int kBytesAhead = 4096, kTileTokens = 12;
+static constexpr int kTileTokens = 12;
 
 struct Zmm {
   static constexpr int kRowsPerVector = 16, kMaxSums = kTileTokens;
+  static constexpr size_t kBytesAhead = 4096;
   using Bytes = __m512i;
   using Floats = __m512;
 
@@ -40,7 +41,7 @@ struct Zmm {
   }
   // Past the end it is harmless.
   static void prefetch(const uint8_t* at) {
-    _mm_prefetch(reinterpret_cast<const char*>(at) + kBytesAhead, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0);
   }
 };
 

@@ -11,6 +11,7 @@ namespace {
 
 struct Neon {
   static constexpr int kRowsPerVector = 4, kMaxSums = 8;
+  static constexpr size_t kBytesAhead = 0;
   using Bytes = int8x16_t;
   using Floats = float32x4_t;
 

@@ -28,19 +28,22 @@ def runs(data, tmp_path_factory):
         job(run=str(folder / "two-muon"), changes={"optimizer": "muon"}),
         job(run=str(folder / "two-moe"), size="30B-A3B"),
         job(run=str(folder / "two-bfloat16"), changes={"bfloat16": True}),
+        job(run=str(folder / "two-moe-bfloat16"), size="30B-A3B", changes={"bfloat16": True}),
         job(run=str(folder / "elastic"), stop=3),
     ]
     two = processes(jobs, folder / "first.json")
-    dense, moe = short(three_stages(data)), short(three_stages(data, "30B-A3B"))
+    dense = short(three_stages(data))
+    # The count of the experts' choices grows over micro-batches: one of both processes' rows is the same.
+    moe = short(three_stages(data, "30B-A3B")).each_stage(tokens_per_micro_batch=1024)
     one = [
         one_process(dense, folder / "one"),
         one_process(replace(dense, optimizer="muon"), folder / "one-muon"),
-        # The count of the experts' choices grows over micro-batches: one of both processes' rows is the same.
-        one_process(moe.each_stage(tokens_per_micro_batch=1024), folder / "one-moe"),
+        one_process(moe, folder / "one-moe"),
     ]
     with torch.compiler.set_stance("force_eager"):
         one.append(one_process(replace(dense, bfloat16=True), folder / "one-bfloat16"))
-    elastic = [two[4], None, None]
+        one.append(one_process(replace(moe, bfloat16=True), folder / "one-moe-bfloat16"))
+    elastic = [two[-1], None, None]
     reports, rows = one_process(dense, folder / "elastic", stop=6)
     elastic[1] = {"reports": [vars(report) for report in reports], "rows": rows}
     elastic[2] = processes([job(run=str(folder / "elastic"))], folder / "second.json")[0]
@@ -48,7 +51,9 @@ def runs(data, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("number", "bound"), [(0, 1e-6), (1, 1e-4), (2, 1e-6), (3, 1e-4)], ids=["adamw", "muon", "experts", "bfloat16"]
+    ("number", "bound"),
+    [(0, 1e-6), (1, 1e-4), (2, 1e-6), (3, 1e-4), (4, 1e-3)],
+    ids=["adamw", "muon", "experts", "bfloat16", "experts in bfloat16"],
 )
 def test_two_processes_train_as_one_does(runs, number, bound):
     _, one, two, _ = runs
