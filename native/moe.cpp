@@ -162,23 +162,25 @@ void gather(const Buffers& at) {
   });
 }
 
+// A piece makes some groups of 32 columns for all of an expert's tokens.
 void gate_and_up(const Kernels& kernels, const SparseLayer& layer, const Buffers& at) {
   const size_t num_groups = at.hidden.num_columns / kActivationGroup;
-  parallel_for(at.num_used * num_groups, [&](size_t piece) {
-    const size_t number = at.used[piece / num_groups], group = piece % num_groups;
+  const size_t groups = std::max<size_t>(1, std::min(num_groups, fair_share(at.num_used * num_groups)));
+  const size_t num_pieces = ceil_div(num_groups, groups);  // of one expert
+  parallel_for(at.num_used * num_pieces, [&](size_t piece) {
+    const size_t number = at.used[piece / num_pieces], begin = piece % num_pieces * groups;
     const Expert& expert = layer.experts[number];
-    gate_and_up(kernels, expert.gate, expert.up, at.of_expert(at.inputs, number), group, group + 1,
-                at.of_expert(at.hidden, number));
+    gate_and_up(kernels, expert.gate, expert.up, at.of_expert(at.inputs, number), begin,
+                std::min(begin + groups, num_groups), at.of_expert(at.hidden, number));
   });
 }
 
 // A piece owns a range of y's columns and adds to it expert by expert.
 void down_and_add(const Kernels& kernels, const SparseLayer& layer, const float* x_TD, size_t num_tokens,
                   const Buffers& at, float* y_TD) {
-  constexpr size_t kMostPanels = 8;
+  constexpr size_t kMostPanels = 16;
   const size_t D = layer.router.num_columns, num_panels = D / kPanelRows;
-  const size_t fair = num_panels / (8 * static_cast<size_t>(num_threads()));
-  const size_t panels = std::max<size_t>(1, std::min(kMostPanels, fair));
+  const size_t panels = std::max<size_t>(1, std::min(kMostPanels, 2 * fair_share(num_panels)));
   parallel_for(ceil_div(num_panels, panels), [&](size_t piece) {
     const size_t begin = piece * panels, count = std::min(panels, num_panels - begin);
     const size_t first_column = begin * kPanelRows, width = count * kPanelRows;

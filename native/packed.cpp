@@ -16,9 +16,6 @@
 namespace qwen3 {
 namespace {
 
-// Several pieces for every thread.
-size_t fair_panels(size_t num_panels) { return num_panels / (8 * static_cast<size_t>(num_threads())); }
-
 // Panels of a matrix in one piece of work, of at most `fair` if they are not tiny. With many tokens the piece should stay
 // in a core's cache while their blocks pass, and be large, because all activations are read for each piece. Else it
 // should be long, because memory is read fastest so. But waking another thread takes longer than a few thousand bytes.
@@ -185,7 +182,7 @@ void matmul(const Kernels& kernels, const Product* products, size_t num_products
             Precision precision) {
   size_t num_panels = 0, num_pieces = 0;
   for (size_t i = 0; i < num_products; ++i) num_panels += products[i].matrix->num_panels();
-  const size_t fair = fair_panels(num_panels);
+  const size_t fair = fair_share(num_panels);
   for (size_t i = 0; i < num_products; ++i) {
     const PackedMatrix& matrix = *products[i].matrix;
     num_pieces += ceil_div(matrix.num_panels(), panels_in_piece(matrix, activations, fair));
@@ -268,7 +265,7 @@ void gate_and_up(const Kernels& kernels, const PackedMatrix& gate, const PackedM
                  const Activations& hidden) {
   constexpr size_t kPanels = kActivationGroup / kPanelRows;
   const size_t num_groups = hidden.num_columns / kActivationGroup;
-  const size_t groups = std::max<size_t>(1, panels_in_piece(gate, input, fair_panels(gate.num_panels())) / kPanels);
+  const size_t groups = std::max<size_t>(1, panels_in_piece(gate, input, fair_share(gate.num_panels())) / kPanels);
   parallel_for(ceil_div(num_groups, groups), [&](size_t piece) {
     gate_and_up(kernels, gate, up, input, piece * groups, std::min(num_groups, (piece + 1) * groups), hidden);
   });
