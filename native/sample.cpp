@@ -23,7 +23,7 @@ struct Cut {
   double mass;
 };
 
-// Logits in buckets of falling weight, of which only those that are looked into get sorted.
+// Logits in buckets of falling weight, of which only those that are looked into are put in order, as far as is needed.
 class Ranking {
  public:
   Ranking(const Kernels& kernels, const float* logits, size_t num_logits)
@@ -73,9 +73,13 @@ class Ranking {
       before = after;
     }
     for (; bucket <= kLastBucket; ++bucket) {
-      for (const Candidate& candidate : sorted(bucket)) {
-        if (!keeps(before, candidate)) return before;
-        before = {before.count + 1, before.mass + candidate.weight};
+      // A heap, because of a bucket that is large, as the last one is, few are looked at.
+      std::vector<Candidate> heap = candidates_in(bucket);
+      for (std::make_heap(heap.begin(), heap.end(), is_after); !heap.empty(); heap.pop_back()) {
+        const Candidate& first = heap.front();
+        if (!keeps(before, first)) return before;
+        before = {before.count + 1, before.mass + first.weight};
+        std::pop_heap(heap.begin(), heap.end(), is_after);
       }
     }
     return before;
@@ -106,7 +110,11 @@ class Ranking {
     return std::accumulate(counts_[bucket], counts_[bucket] + kParts, size_t{0});
   }
 
-  std::vector<Candidate> sorted(int32_t bucket) const {
+  static bool is_after(const Candidate& a, const Candidate& b) {
+    return a.score != b.score ? a.score < b.score : a.id > b.id;
+  }
+
+  std::vector<Candidate> candidates_in(int32_t bucket) const {
     std::vector<Candidate> candidates(count_of(bucket));
     size_t num_found = 0;
     for (size_t chunk = 0; chunk < maxima_.size() && num_found < candidates.size(); ++chunk) {
@@ -118,9 +126,6 @@ class Ranking {
         candidates[num_found++] = {logits_[id] / temperature_, its.weights[i], static_cast<int64_t>(id)};
       }
     }
-    std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
-      return a.score != b.score ? a.score > b.score : a.id < b.id;
-    });
     return candidates;
   }
 
