@@ -1,6 +1,6 @@
 """Experts under the global-batch balance and under the usual local one: do they specialise on domains?
 
-    python benchmarks/moe_specialisation.py peps.jsonl.gz python.jsonl.gz ... [--steps 150] [--seeds 1]
+    python benchmarks/moe_specialisation.py peps.jsonl.gz python.jsonl.gz ... [--steps 150] [--seeds 0 1 2]
 
 A sparse model of 16 experts of which a token takes 4 is trained twice from the same weights on the same batches: raw
 files are domains, each with half the share of the one before, and a micro-batch is one row of one domain's text, as
@@ -92,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", type=Path, nargs="+", help=".jsonl.gz files, one a domain, the most frequent first")
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--balance", type=float, default=0.02, help="coefficient of the loss, of both")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -107,7 +107,7 @@ def main() -> None:
             sources.append(Source(str(shorter), name))
         build(Job(tuple(sources), keep=(f"tokens>={ROW}",), near=0), Tokenizer.load(resolve("builtin")), data)
         dataset = Dataset(data)
-        for seed in range(options.seeds):
+        for seed in options.seeds:
             chosen = recipe(data, domains, options.steps, seed, options.balance)
             seen = replace(chosen.stages[0].data.stage, where=(HELD_OUT,), tokens_per_step=64 * ROW)
             held_out = StageData(dataset, seen)
