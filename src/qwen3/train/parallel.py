@@ -160,6 +160,7 @@ def whole_weights(model: Qwen3, world: World) -> Iterator[tuple[str, Tensor]]:
             # One axis after the other: both at once would make torch warn of two collectives.
             value = own[name].detach()
             value = value.redistribute(placements=[Replicate(), *value.placements[1:]]).full_tensor()
+            value = value.contiguous()  # columns that were divided may come back in another order (torch 2.11)
         else:
             value = torch.empty(parameter.shape, device=world.device)
         expert = re.search(r"\.experts\.(\d+)\.", name)
