@@ -72,8 +72,8 @@ constexpr void (*kUnpackRow[kNumEncodings])(const Panel&, size_t, float*) = {
 
 size_t bytes_of(Precision precision) { return precision == Precision::kFloat32 ? 4 : 2; }
 
-// One token's results from a panel to where they belong. The number of rows is a constant but for a last panel that
-// reaches past them: calls of memcpy would take as long as some of the arithmetic.
+// One token's results from a panel to where they belong. `count` is a constant, except for a last panel that reaches
+// past the rows: as a variable it makes memcpy a call, which takes 1 to 2% of a prompt's product.
 template <class Count>
 void store(const float* y_16, Count count, const char* residual, char* y, Precision precision) {
   if (precision == Precision::kFloat32) {

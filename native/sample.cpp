@@ -73,7 +73,7 @@ class Ranking {
       before = after;
     }
     for (; bucket <= kLastBucket; ++bucket) {
-      // A heap, because of a bucket that is large, as the last one is, few are looked at.
+      // A heap and no sort: the last bucket may hold most of the vocabulary, of which a few are looked at.
       std::vector<Candidate> heap = candidates_in(bucket);
       for (std::make_heap(heap.begin(), heap.end(), is_after); !heap.empty(); heap.pop_back()) {
         const Candidate& first = heap.front();

@@ -18,8 +18,8 @@ int default_num_threads();
 
 int num_threads();
 
-// How many of `count` things to put into a piece so that every thread gets several: what a thread does not finish that
-// others slow down, the rest do. May be 0.
+// How many of `count` things to put into a piece so that there are eight pieces for each thread: one that other work
+// slows down then takes fewer. 0 if `count` is smaller.
 inline size_t fair_share(size_t count) { return count / (8 * static_cast<size_t>(num_threads())); }
 
 // Waits for the running job, then replaces the workers. `count` includes the caller's own thread: 1 means no workers.
