@@ -175,23 +175,28 @@ class CountedEngine:
 
     def step(self):
         time.sleep(self._seconds)
-        self.num_steps += 1
-        if self.num_steps == self._fails_at:
+        if self.num_steps + 1 == self._fails_at:
             raise RuntimeError("a fault")
+        self.num_steps += 1
 
 
 class CountedAnswer:
     def __init__(self, llm):
-        self._llm, self.prompt_ids, self.is_done = llm, [1], False
+        self._llm, self.prompt_ids, self.is_done, self._num_read = llm, [1], False, 0
         self.finished = Finished(FinishReason.LENGTH, Usage(1, llm.total, 0, 0.0, 0.0))
 
     def start(self): ...
 
     def cancel(self): ...
 
+    @property
+    def is_due(self):
+        return self._llm.num_steps == self._llm.total
+
     def poll(self):
+        first, self._num_read = self._num_read, self._llm.num_steps
         self.is_done = self._llm.num_steps == self._llm.total
-        return [Content(f"{self._llm.num_steps} ")]
+        return [Content(f"{number} ") for number in range(first + 1, self._num_read + 1)]
 
 
 @pytest.fixture
@@ -201,7 +206,7 @@ def handed_over(monkeypatch):
     pieces, receive = [], worker_module._receive
 
     def recorded(batches):
-        pieces.append("".join(event.text for _, batch in batches for _, event in batch if isinstance(event, Content)))
+        pieces.append("".join(event.text for batch in batches.values() for _, event in batch if isinstance(event, Content)))
         receive(batches)
 
     async def take(llm):
@@ -226,6 +231,19 @@ def test_what_fast_steps_give_is_handed_over_together_but_for_the_first_token(ha
     assert pieces[0] == "1 "
     assert "".join(pieces) == "".join(f"{number} " for number in range(1, 501))
     assert len(pieces) < 250
+
+
+def test_an_answer_that_its_text_may_end_is_read_after_every_step(builtin):
+    params = SamplingParams(temperature=0, max_tokens=200, stop=["="])
+
+    async def use(worker):
+        *_, finished = await answer(worker, lambda: builtin.prepare_chat(QUESTION, params=params, thinking=False))
+        return finished
+
+    *_, alone = builtin.chat(QUESTION, params=params, thinking=False)
+    served = run(builtin, use)
+    assert served.stop_string == alone.stop_string == "="
+    assert served.usage.completion_tokens == alone.usage.completion_tokens
 
 
 def test_what_slow_steps_give_is_handed_over_at_once(handed_over):

@@ -119,6 +119,7 @@ class StreamParser:
     Attributes:
         stopped: the stop string that was met, else None.
         is_over: a stop string or the only call has ended the answer: `feed` and `finish` return nothing more.
+        can_end: some text could end the answer, so that it pays to feed ids as soon as they come.
         num_reasoning_tokens: ids fed while reasoning, tags not counted.
     """
 
@@ -138,6 +139,7 @@ class StreamParser:
         state = start if isinstance(start, StreamState) else start_state(start)
         self.stopped: str | None = None
         self.is_over = False
+        self.can_end = bool(stop) or not parallel_calls
         self.num_reasoning_tokens = 0
         self._structure = Structure(tokenizer, state, (tool_names or ()) if streams_calls else ())
         self._detokenizer = tokenizer.detokenizer()

@@ -34,7 +34,7 @@ class Logprobs:
 
 class Generation:
     """Made by `LLM.prepare_chat` and `prepare_completion`. Then, in the one thread that steps the engine: `start`,
-    and after each step `poll`, until `is_done`; or `cancel`."""
+    and after each step `poll`, or after one that leaves `is_due` false a later one; until `is_done`, or `cancel`."""
 
     def __init__(
         self,
@@ -77,6 +77,11 @@ class Generation:
         self.request.end_thinking()
         if self.request.is_finished:
             self._engine.abort(self.request)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the request has ended, or what it says might end it."""
+        return self.request.is_finished or self.parser.can_end
 
     def poll(self) -> list[Event | Progress | Logprobs]:
         """Events of the tokens that came since the last call; ends the request at a stop string."""

@@ -52,6 +52,11 @@ class ScoredPrompt:
     def end_thinking(self) -> None:
         """There is none."""
 
+    @property
+    def is_due(self) -> bool:
+        """`poll` is what scores."""
+        return not self._is_scored or (self._then is not None and self._then.is_due)
+
     def poll(self) -> Sequence[Event | Progress | Logprobs | PromptLogprobs]:
         if self._is_scored:
             events = self._then.poll()

@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qwen3.engine.request import Finished
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _BACKLOG_SECONDS = 0.05  # how old the estimate may be
-# Events of fast steps are handed over together: each time wakes the event loop, which then takes from the engine's
-# cores and lock. Nobody sees fifty changes a second.
+# What fast steps give is read and handed over together: it costs less so, and each time wakes the event loop, which
+# then takes from the engine's cores and lock. Nobody sees fifty changes a second.
 _DELIVERY_SECONDS = 0.02
 
 
@@ -43,6 +43,11 @@ class Work(Protocol):
 
     prompt_ids: Sequence[int]
     is_done: bool
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `poll` must follow this step. Otherwise it may wait, and gives more at once."""
+        ...
 
     def start(self) -> None: ...
     def poll(self) -> Sequence[Any]: ...
@@ -149,7 +154,7 @@ class Worker:
         """When the engine thread was last seen to move, by `time.monotonic`; a step in progress does not move it."""
         self._open: set[Stream] = set()
         self._inbox: queue.SimpleQueue[Stream | Callable[[], object] | None] = queue.SimpleQueue()
-        self._held: list[tuple[Stream, Batch]] = []
+        self._held: dict[Stream, Batch] = {}
         """Events for the event loop, of the engine thread."""
         self._delivered_at = 0.0
         self._is_closing = False
@@ -234,6 +239,7 @@ class Worker:
                 self._work_ahead()
                 continue
             self.last_step_at = time.monotonic()
+            self._collect(running)
             self._deliver()  # the next step may be a longer one
             if item is None:
                 return False
@@ -264,26 +270,32 @@ class Worker:
         try:
             self._llm.step()
             self._note_step(started)
-            self._held += [(stream, batch) for stream in running if (batch := _poll(stream))]
+            now = time.perf_counter()
+            next_is_too_late = 2 * now - started - self._delivered_at > _DELIVERY_SECONDS
+            self._collect(running if next_is_too_late else [stream for stream in running if _is_due(stream)])
         # Whatever went wrong is these requests' end, not the server's.
         except Exception:
             _log.exception("a step of the engine failed, and %d requests with it", len(running))
             self._fail(running, "the engine failed while it computed this request; the server's log has the cause")
             return []
         going_on = [stream for stream in running if not all(generation.is_done for generation in stream.generations)]
-        now = time.perf_counter()
-        comes_too_late = 2 * now - started - self._delivered_at > _DELIVERY_SECONDS  # if handed over after the next one
-        if comes_too_late or len(going_on) < len(running) or any(not stream.has_begun for stream, _ in self._held):
+        if next_is_too_late or len(going_on) < len(running) or any(not stream.has_begun for stream in self._held):
             self._deliver()
         return going_on
+
+    def _collect(self, streams: Sequence[Stream]) -> None:
+        """Hold what the answers of `streams` have for the event loop."""
+        for stream in streams:
+            if batch := _poll(stream):
+                self._held.setdefault(stream, []).extend(batch)
 
     def _deliver(self) -> None:
         """Hand over what is held: one call for all."""
         if self._held:
-            for stream, _ in self._held:
+            for stream in self._held:
                 stream.has_begun = True
             self._loop.call_soon_threadsafe(_receive, self._held)
-            self._held = []
+            self._held = {}
         self._delivered_at = time.perf_counter()
 
     def _note_step(self, started: float) -> None:
@@ -293,10 +305,19 @@ class Worker:
             self._backlog, self._backlog_at = self._llm.backlog_seconds, self.last_step_at
 
     def _fail(self, running: list[Stream], message: str) -> None:
+        try:
+            self._collect(running)
+        # It may be what failed before.
+        except Exception:
+            _log.exception("what was computed before the failure is lost")
         self._deliver()
         for stream in running:
             _cancel(stream)
             self._loop.call_soon_threadsafe(stream.fail, message)
+
+
+def _is_due(stream: Stream) -> bool:
+    return not stream.has_begun or any(generation.is_due for generation in stream.generations)
 
 
 def _poll(stream: Stream) -> Batch:
@@ -314,6 +335,6 @@ def _cancel(stream: Stream) -> None:
         generation.cancel()
 
 
-def _receive(batches: Sequence[tuple[Stream, Batch]]) -> None:
-    for stream, batch in batches:
+def _receive(batches: Mapping[Stream, Batch]) -> None:
+    for stream, batch in batches.items():
         stream.receive(batch)
