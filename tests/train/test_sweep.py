@@ -1,6 +1,7 @@
 """Sweeps: what is planned, what it costs, and files that are read back."""
 
 import json
+import math
 
 import pytest
 from typer.testing import CliRunner
@@ -24,6 +25,8 @@ def test_a_plan_is_a_star_around_each_model_and_length_with_its_cost(name):
         model = ModelConfig.from_dict(run.model)
         assert run.kind == ("moe" if target.is_moe else "dense")
         assert model.num_experts == target.num_experts
+        spread = model.initializer_range * math.sqrt(model.hidden_size)
+        assert spread == pytest.approx(target.initializer_range * math.sqrt(target.hidden_size))
         assert run.parameters == sweep.size_of(model)
         assert run.tokens == run.steps * run.batch
         assert run.flops == model_flops(model, [128] * (run.tokens // 128)).total

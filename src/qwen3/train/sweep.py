@@ -56,7 +56,8 @@ def kind_of(config: ModelConfig) -> str:
 
 def smaller(target: ModelConfig, hidden_size: int, vocab_size: int | None = None) -> ModelConfig:
     """A model of the target's proportions: layers, heads and feed-forwards shrink with the width, the number of experts
-    does not."""
+    does not. Weights are drawn larger, as 1 / sqrt(width): with the target's own deviation small models hardly learn to
+    attend, and rates that suit them spoil it."""
     ratio = hidden_size / target.hidden_size
     if not 0 < ratio <= 1 or hidden_size % 16:
         raise ScalingError(f"width {hidden_size}: choose a multiple of 16 up to the target's {target.hidden_size:,}")
@@ -75,6 +76,7 @@ def smaller(target: ModelConfig, hidden_size: int, vocab_size: int | None = None
         num_attention_heads=kv_heads * heads_per_kv,
         num_key_value_heads=kv_heads,
         head_dim=max(16, min(target.head_dim, hidden_size // heads_per_kv // 2 * 2)),
+        initializer_range=target.initializer_range / math.sqrt(ratio),
         vocab_size=vocab_size or target.vocab_size,
         bos_token_id=None,
         eos_token_id=None,
