@@ -51,6 +51,7 @@ def main() -> None:
     torch.set_num_threads(packed.num_threads())
     print(f"{native.instruction_set()}, {packed.num_threads()} threads, depth {depth}")
 
+    memory = packed.PlainMemory(256)
     for kv_format in KV_FORMATS:
         layout, pages = filled(kv_format, layers, depth)
         step = PagedStep(layout, [pages], [depth], [1])
@@ -58,7 +59,7 @@ def main() -> None:
         ours, probe = [], []
         for _ in range(options.rounds):
             ours.append(seconds(partial(all_layers, step, layers, inputs)))
-            probe.append(packed.read_bandwidth(megabytes=256, rounds=1))
+            probe.append(memory.bandwidth())
         speed = layout.page_bytes * depth / PAGE_TOKENS / statistics.median(ours) / 1e9
         print(
             f"decode {kv_format:9} {statistics.median(ours) / layers * 1e6:7.0f} us a layer, {speed:5.1f} GB/s, "

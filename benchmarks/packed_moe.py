@@ -80,6 +80,7 @@ def main() -> None:
     torch.set_num_threads(packed.num_threads())
     torch.manual_seed(0)
     print(f"{packed.num_threads()} threads")
+    memory = packed.PlainMemory(256)
     for bits in arguments.bits:
         layers = [Layer(bits) for _ in range(arguments.layers)]
         for num_tokens in arguments.tokens:
@@ -87,8 +88,7 @@ def main() -> None:
             shares, bandwidths = [], []
             for i in range(arguments.rounds if num_tokens < 100 else arguments.rounds // 5):
                 layer, x_TD = layers[i % len(layers)], torch.randn(num_tokens, D)
-                if i % 5 == 0:
-                    bandwidths.append(packed.read_bandwidth(256, rounds=3))
+                bandwidths.append(memory.bandwidth())
                 times["loop"].append(seconds(layer.loop, x_TD))
                 x_TD = torch.randn(num_tokens, D)  # other experts, which are not in the caches
                 times["native"].append(seconds(layer.native, x_TD))

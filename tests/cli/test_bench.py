@@ -13,7 +13,7 @@ SHORT = ("--prompt", "8", "--generate", "4", "--repeat", "2")
 
 @pytest.fixture(autouse=True)
 def _small_probe(monkeypatch):
-    monkeypatch.setattr("qwen3.engine.bench.read_bandwidth", lambda megabytes: 10.0)
+    monkeypatch.setattr("qwen3.ops.packed.PlainMemory.bandwidth", lambda self: 10.0)
 
 
 def test_json_has_the_documented_keys(qwen3, checkpoint):
@@ -70,15 +70,15 @@ def test_random_shape_needs_no_checkpoint(qwen3):
 
 def test_ctrl_c_prints_what_is_measured(qwen3, checkpoint, monkeypatch):
     calls = []
-    seconds = Bench._seconds
+    run = Bench._run
 
-    def interrupted(self, case):
-        calls.append(case)
+    def interrupted(self, memory=None):
+        calls.append(memory)
         if len(calls) == 4:  # two warm-ups and one measurement later
             raise KeyboardInterrupt
-        return seconds(self, case)
+        return run(self, memory)
 
-    monkeypatch.setattr(Bench, "_seconds", interrupted)
+    monkeypatch.setattr(Bench, "_run", interrupted)
     result = qwen3("bench", checkpoint, *SHORT, "--json")
     assert result.exit_code == 130
     report = json.loads(result.stdout)

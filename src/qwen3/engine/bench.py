@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from statistics import harmonic_mean
 
 import torch
 
@@ -30,7 +31,10 @@ from qwen3.model import Qwen3
 from qwen3.model.transforms import weights_of
 from qwen3.ops import native
 from qwen3.ops.layer import PackedLayers
-from qwen3.ops.packed import read_bandwidth
+from qwen3.ops.packed import PlainMemory
+
+
+_SECONDS_BETWEEN_READS = 0.2
 
 
 class Phase(StrEnum):
@@ -66,7 +70,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Repetition:
-    """How long a case took, and the larger of the bandwidths read just before and after it, in GB/s."""
+    """How long a case took, and the bandwidth that plain memory gave between its steps, in GB/s; 0 for prefill."""
 
     seconds: float
     bandwidth: float
@@ -93,7 +97,7 @@ class Measurement:
 
     @property
     def bandwidth_share(self) -> Spread:
-        """What each repetition read of what the memory gave around it."""
+        """What each repetition read of what the memory gave meanwhile."""
         return Spread.of([self._gigabytes / each.seconds / each.bandwidth for each in self.repetitions])
 
     @property
@@ -166,26 +170,22 @@ class Bench:
             yield f"warm-up: {case}"
             is_decode = case.phase is Phase.DECODE
             # Of decode only the last step, which has the longest context and so the most memory.
-            self._seconds(replace(case, tokens=1, depth=case.depth + case.tokens - 1) if is_decode else case)
-        # Now: the probe's own memory must not count.
+            self._prepare(replace(case, tokens=1, depth=case.depth + case.tokens - 1) if is_decode else case)
+            self._run()
         self.peak_bytes = peak_memory()
+        memory = PlainMemory(self._probe_megabytes)  # not before: it must not count
         measurements = [Measurement(case, self._bytes_per_step(case)) for case in self._cases]
         for i in range(repeat):
             for measurement in measurements:
                 yield f"{i + 1} of {repeat}: {measurement.case}"
-                before = read_bandwidth(self._probe_megabytes)
-                seconds = self._seconds(measurement.case)
-                bandwidth = max(before, read_bandwidth(self._probe_megabytes))
-                measurement.repetitions.append(Repetition(seconds, bandwidth))
+                self._prepare(measurement.case)
+                is_decode = measurement.case.phase is Phase.DECODE
+                measurement.repetitions.append(self._run(memory if is_decode else None))
                 if not i:
                     self.measurements.append(measurement)
         for case in self._cases if with_profile else ():
             yield f"profile: {case}"
             self.profiles.append(self._profile(case))
-
-    def _seconds(self, case: Case) -> float:
-        self._prepare(case)
-        return self._run()
 
     def _prepare(self, case: Case) -> None:
         """Give the engine the case's requests, their depths already in the cache."""
@@ -210,11 +210,19 @@ class Bench:
         for layer in range(config.num_hidden_layers):
             attend.write(layer, keys, values)
 
-    def _run(self) -> float:
-        start = time.perf_counter()
+    def _run(self, memory: PlainMemory | None = None) -> Repetition:
+        """All steps of what is prepared. Between them `memory` is read now and then, as what it gives changes by the
+        second where others use it too."""
+        seconds = next_read = 0.0
+        reads: list[float] = []
         while self._engine.has_work:
+            if memory is not None and seconds >= next_read:
+                reads.append(memory.bandwidth())
+                next_read = seconds + _SECONDS_BETWEEN_READS
+            start = time.perf_counter()
             self._engine.step()
-        return time.perf_counter() - start
+            seconds += time.perf_counter() - start
+        return Repetition(seconds, harmonic_mean(reads) if reads else 0.0)
 
     def _profile(self, case: Case) -> Profile:
         kernels = [(native._native, name) for name in dir(native._native) if _is_function(name)]
@@ -224,7 +232,7 @@ class Bench:
         ]
         self._prepare(case)
         with timed(operations) as by_operation, timed(kernels) as by_kernel:
-            seconds = self._run()
+            seconds = self._run().seconds
         shares = {name: own / seconds for name, own in by_operation.items() if own}
         shares["rest"] = 1 - sum(shares.values())
         return Profile(case, seconds, shares, outside_native=1 - sum(by_kernel.values()) / seconds)

@@ -263,17 +263,19 @@ def set_num_threads(count: int) -> None:
     _native.set_num_threads(count)
 
 
-def read_bandwidth(megabytes: int = 512, rounds: int = 5) -> float:
-    """What the kernels could read at best, in GB/s: the fastest of `rounds` passes over memory, on all threads."""
-    memory = torch.empty(megabytes << 20, dtype=torch.uint8)
-    _native.advise_huge_pages(memory.data_ptr(), memory.nbytes)
-    memory.fill_(1)
-    seconds = []
-    for _ in range(rounds):
+class PlainMemory:
+    """Memory to compare with: how fast the kernels' threads read it when there is nothing to compute."""
+
+    def __init__(self, megabytes: int = 512) -> None:
+        self._bytes_M = torch.empty(megabytes << 20, dtype=torch.uint8)
+        _native.advise_huge_pages(self._bytes_M.data_ptr(), self._bytes_M.nbytes)
+        self._bytes_M.fill_(1)
+
+    def bandwidth(self) -> float:
+        """Of one pass, on all threads, in GB/s."""
         start = time.perf_counter()
-        _native.read_all(memory.data_ptr(), memory.nbytes)
-        seconds.append(time.perf_counter() - start)
-    return memory.nbytes / min(seconds) / 1e9
+        _native.read_all(self._bytes_M.data_ptr(), self._bytes_M.nbytes)
+        return self._bytes_M.nbytes / (time.perf_counter() - start) / 1e9
 
 
 def _products(
