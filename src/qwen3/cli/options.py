@@ -1,5 +1,6 @@
 """What several commands share: options for the model, thinking and sampling, text from stdin, loading with progress."""
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,10 +114,21 @@ def sampling_overrides(**options: Any) -> dict[str, Any]:
 
 def load_llm(model: str, **options: Any) -> "LLM":
     """Load a checkpoint; stderr says how its weights are kept and, on a terminal, how far it is."""
-    with _progress(model) as progress:
+    with _progress(model) as progress, _no_collection():
         from qwen3.engine.llm import LLM
 
         return LLM(model, progress=progress, notify=lambda line: print(line, file=sys.stderr), **options)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Importing torch and reading a vocabulary make a million objects and no garbage; looking for it takes a quarter of a
+    second."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextmanager
