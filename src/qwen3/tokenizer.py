@@ -201,7 +201,8 @@ class Tokenizer:
         with _faults_named("vocabulary and merges do not fit together"):
             # Not through the JSON: that takes half a second for Qwen3's vocabulary.
             full.model = models.BPE(dict(vocab), list(merges), **_BPE)
-        full.add_tokens([tokenizers.AddedToken(name, **_EXACT, special=is_special) for name, is_special in control.items()])
+        added = [tokenizers.AddedToken(name, **_EXACT, special=is_special) for name, is_special in control.items()]
+        full.add_tokens(added)
         return cls(full)
 
     def save(self, directory: str | Path) -> None:

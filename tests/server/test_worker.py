@@ -206,7 +206,8 @@ def handed_over(monkeypatch):
     pieces, receive = [], worker_module._receive
 
     def recorded(batches):
-        pieces.append("".join(event.text for batch in batches.values() for _, event in batch if isinstance(event, Content)))
+        events = [event for batch in batches.values() for _, event in batch]
+        pieces.append("".join(event.text for event in events if isinstance(event, Content)))
         receive(batches)
 
     async def take(llm):

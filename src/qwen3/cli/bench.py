@@ -67,7 +67,8 @@ def bench(
     Prefill reads a prompt up to the first token; decode draws one token a request and step, greedily. Both run in the
     engine that chats. The cache is filled to --depth with random values, which costs no time. Of decode it also shows
     the bytes that it must read (weights, of experts the active ones, and the cache) as a share of the bandwidth at
-    which the same threads read plain memory, five times a second between the steps. Ctrl-C prints what is measured so far.
+    which the same threads read plain memory, five times a second between the steps. Ctrl-C prints what is measured so
+    far.
 
     JSON: model, random, parameters, active_parameters, weights (bytes by storage), kv, load_seconds, peak_bytes (of the
     process; baseline_bytes of it before loading), machine, operations, repeat, complete; measurements: phase, tokens,

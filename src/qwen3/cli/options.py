@@ -122,7 +122,7 @@ def load_llm(model: str, **options: Any) -> "LLM":
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Importing torch and reading a vocabulary make a million objects and no garbage; looking for it takes a quarter of a
+    """Importing torch and reading a vocabulary make many objects and no garbage; looking for it takes a quarter of a
     second."""
     gc.disable()
     try:

@@ -33,7 +33,6 @@ from qwen3.ops import native
 from qwen3.ops.layer import PackedLayers
 from qwen3.ops.packed import PlainMemory
 
-
 _SECONDS_BETWEEN_READS = 0.2
 
 

@@ -239,8 +239,7 @@ class Worker:
                 self._work_ahead()
                 continue
             self.last_step_at = time.monotonic()
-            self._collect(running)
-            self._deliver()  # the next step may be a longer one
+            self._hand_over(running)  # the next step may be a longer one
             if item is None:
                 return False
             if not isinstance(item, Stream):
@@ -289,6 +288,15 @@ class Worker:
             if batch := _poll(stream):
                 self._held.setdefault(stream, []).extend(batch)
 
+    def _hand_over(self, running: Sequence[Stream]) -> None:
+        """All that there is."""
+        try:
+            self._collect(running)
+        # Then the step's own reading fails too, and ends these requests; or it is why they end.
+        except Exception:
+            _log.exception("reading what was computed failed")
+        self._deliver()
+
     def _deliver(self) -> None:
         """Hand over what is held: one call for all."""
         if self._held:
@@ -305,12 +313,7 @@ class Worker:
             self._backlog, self._backlog_at = self._llm.backlog_seconds, self.last_step_at
 
     def _fail(self, running: list[Stream], message: str) -> None:
-        try:
-            self._collect(running)
-        # It may be what failed before.
-        except Exception:
-            _log.exception("what was computed before the failure is lost")
-        self._deliver()
+        self._hand_over(running)
         for stream in running:
             _cancel(stream)
             self._loop.call_soon_threadsafe(stream.fail, message)
