@@ -1,11 +1,12 @@
 """Laws recovered from made-up runs whose law is known, and held-out predictions."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
 
-from qwen3.train.scaling import Run, ScalingError, deepseek, fit, fit_loss, groups, optima, step_law
+from qwen3.train.scaling import PowerLaw, Run, ScalingError, deepseek, fit, fit_loss, groups, optima, step_law
 
 E, A, B, ALPHA, BETA = 1.69, 406.4, 410.7, 0.34, 0.28
 SIZES, LENGTHS = np.geomspace(1e6, 3e8, 6), np.geomspace(1e8, 1e10, 6)
@@ -71,6 +72,14 @@ def test_a_best_value_at_the_edge_of_a_sweep_is_no_optimum():
     assert optima(runs, "learning_rate") == []
     runs.append(Run(1e6, 1e8, 0.4, 1, 3.0))
     assert len(optima(runs, "learning_rate")) == 1
+
+
+def test_a_sample_of_any_exponents_makes_a_wide_interval_and_no_warning():
+    law = PowerLaw(1.0, -0.5, 0.3, np.array([[0.0, -0.5, 0.3], [500.0, 500.0, 500.0]] * 10))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert 1e300 < law(1e6, 1e9).high < np.inf
+        assert 1e200 < law.named["scale"].high < np.inf
 
 
 def test_kinds_and_stages_are_apart():

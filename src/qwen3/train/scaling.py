@@ -87,12 +87,12 @@ class PowerLaw:
     def __call__(self, parameters: float, tokens: float) -> Interval:
         inputs = np.array([1.0, np.log(parameters), np.log(tokens)])
         value = self.scale * parameters**self.of_parameters * tokens**self.of_tokens
-        return _interval(value, np.exp(self.samples @ inputs))
+        return _interval(value, _exp(self.samples @ inputs))
 
     @property
     def named(self) -> dict[str, Interval]:
         values = (self.scale, self.of_parameters, self.of_tokens)
-        samples = (np.exp(self.samples[:, 0]), self.samples[:, 1], self.samples[:, 2])
+        samples = (_exp(self.samples[:, 0]), self.samples[:, 1], self.samples[:, 2])
         names = ("scale", "exponent of parameters", "exponent of tokens")
         return {name: _interval(*each) for name, *each in zip(names, values, samples, strict=True)}
 
@@ -290,6 +290,11 @@ def _best(runs: Sequence[Run], key: Callable[[Run], object]) -> list[Run]:
         if key(run) not in found or run.loss < found[key(run)].loss:
             found[key(run)] = run
     return list(found.values())
+
+
+def _exp(samples: np.ndarray) -> np.ndarray:
+    """As far as floats go: a sample of runs that lie almost on a line has exponents of any size."""
+    return np.exp(np.minimum(samples, 700.0))
 
 
 def _interval(value: float, samples: np.ndarray) -> Interval:
