@@ -28,7 +28,7 @@ from qwen3.train.data.sources import Source
 
 VOCABULARY, LENGTH, HELD_OUT = 512, 128, 1 << 16
 # Tokens by width, as multiples of the parameters; the last width is the one that the laws do not see.
-SWEEP = {32: (10.0, 20.0, 40.0), 48: (10.0, 20.0, 40.0), 64: (10.0, 20.0), 80: (20.0,)}
+SWEEP = {16: (10.0, 20.0, 40.0), 32: (10.0, 20.0, 40.0), 48: (10.0, 20.0, 40.0), 64: (20.0,)}
 # Step Law was fitted from 60 million parameters up; to models so small it gives too high rates.
 RATES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
