@@ -22,6 +22,8 @@ from qwen3.chat import Content, Event, Reasoning, ToolCall, fold
 from qwen3.engine.request import Finished, FinishReason
 
 NOT_RUN = "not run: the turn ended before"
+# In seconds. A Ctrl-C that comes just before Python begins to wait is noticed only when that wait ends.
+_LONGEST_WAIT = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,8 @@ class Agent:
 
 def _result(call: ToolCall, tool: Tool, running: Future[str], started: float) -> ToolResult:
     """Waits until the tool is done or its time is over."""
-    wait([running], max(0.0, started + tool.timeout - time.monotonic()))
+    while not running.done() and (left := started + tool.timeout - time.monotonic()) > 0:
+        wait([running], min(left, _LONGEST_WAIT))
     if not running.done():
         running.cancel()
         failure = f"stopped: it took longer than {tool.timeout:g} seconds"
