@@ -27,6 +27,8 @@ def test_a_plan_is_a_star_around_each_model_and_length_with_its_cost(name):
         assert model.num_experts == target.num_experts
         spread = model.initializer_range * math.sqrt(model.hidden_size)
         assert spread == pytest.approx(target.initializer_range * math.sqrt(target.hidden_size))
+        (stage,) = sweep.recipe(run, "data").stages
+        assert stage.schedule[1] == (max(1, int(0.15 * run.steps)), run.learning_rate)
         assert run.parameters == sweep.size_of(model)
         assert run.tokens == run.steps * run.batch
         assert run.flops == model_flops(model, [128] * (run.tokens // 128)).total

@@ -289,7 +289,7 @@ class Worker:
                 self._held.setdefault(stream, []).extend(batch)
 
     def _hand_over(self, running: Sequence[Stream]) -> None:
-        """All that there is."""
+        """Give the event loop all that `running` have to say, whatever the time."""
         try:
             self._collect(running)
         # Then the step's own reading fails too, and ends these requests; or it is why they end.

@@ -143,8 +143,7 @@ def read_plan(path: Path) -> list[PlannedRun]:
 
 
 def recipe(run: PlannedRun, data: str, *, held_out_tokens: int = 1 << 17, micro_batch: int = 1 << 14) -> Recipe:
-    """A planned run on the data set in `data`, float32. 15% of the steps warm up, since the few steps of a
-    small run need a longer share than a large one's; a cosine falls to a tenth."""
+    """A planned run on the data set in `data`, float32: 15% of its few steps warm up, a cosine falls to a tenth."""
     rows = run.batch // run.sequence_length
     most = max(1, micro_batch // run.sequence_length)
     at_once = max(each for each in range(1, min(rows, most) + 1) if rows % each == 0) * run.sequence_length
