@@ -15,10 +15,12 @@ It does not know about requests, the chat format, or how a token is drawn.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -44,6 +46,8 @@ _LIMITS = {
     "max_grammar_size": 20_000,
     "verbose_errors": False,
 }
+# Of multipleOf, which becomes an automaton of about as many states that none of the limits above counts.
+_MAX_MULTIPLE = 10_000
 # They take the place of options that a schema brings along: its own could have keywords ignored, or space without end.
 _JSON_OPTIONS = {"whitespace_flexible": True, "whitespace_pattern": r"( |\n {0,16})?", "lenient": False}
 # What is not syntax in a Lark grammar: strings, comments, regular expressions.
@@ -118,6 +122,7 @@ class Grammars:
 
     def compile_lark(self, text: str) -> Grammar:
         """Compile a Lark grammar that is trusted not to name tokens. Raises GrammarError."""
+        _check_multiples(text)
         return self._compile(json.dumps({"grammars": [{"lark_grammar": text}]}))
 
     def bits(self, ids: frozenset[int]) -> np.ndarray:
@@ -283,6 +288,41 @@ def json_rule(schema: Mapping[str, Any] | bool) -> str:
         raise GrammarError("the schema is nested too deeply") from None
     except (TypeError, ValueError) as error:
         raise GrammarError(f"the schema is not JSON: {error}") from None
+
+
+def _check_multiples(lark: str) -> None:
+    """Raises GrammarError if following every multipleOf of the schemas in a grammar would take too much memory."""
+    multiples = [abs(number) for schema in _schemas(lark) for number in _multiples(schema)]
+    # Those that hold together make one automaton, of their least common multiple.
+    if multiples and max(sum(multiples), math.lcm(*multiples)) > _MAX_MULTIPLE:
+        raise GrammarError(
+            f"multipleOf: the numbers without their trailing zeros, added up or their least common multiple, may not "
+            f"exceed {_MAX_MULTIPLE:,}; check larger ones afterwards"
+        )
+
+
+def _schemas(lark: str) -> Iterator[Any]:
+    for found in re.finditer(r"%json\s*", lark):
+        try:
+            yield json.JSONDecoder().raw_decode(lark, found.end())[0]
+        except ValueError:  # not a schema: the compiler says why
+            continue
+
+
+def _multiples(schema: Any) -> Iterator[int]:
+    """The digits of each multipleOf in it; ten times as much where zeros follow, which costs more."""
+    rest = [schema]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, list):
+            rest += value
+        elif isinstance(value, dict):
+            rest += value.values()
+            number = value.get("multipleOf")
+            if type(number) in (int, float) and math.isfinite(number) and number:
+                _, digits, exponent = Decimal(str(number)).normalize().as_tuple()
+                digits = int("".join(map(str, digits)))
+                yield 10 * digits if exponent > 0 and digits > 1 else digits
 
 
 def _in_lark(text: str) -> str:

@@ -173,6 +173,7 @@ def test_the_calculator_computes(expression, value):
         ("sqrt(-1)", "domain|nonnegative"),
         ("(-8) ** 0.5", "not a real number"),
         ("round(1, 2, 3)", "at most 2 arguments"),
+        ("round(1, -10**6)", "at most 400 digits"),
         ("(" * 400 + "1" + ")" * 400, "too deeply|no expression"),
         ("-" * 990 + "1", "too deeply|no expression"),
         ("1" * 1001, "at most 1,000 characters"),

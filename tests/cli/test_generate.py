@@ -57,6 +57,15 @@ def test_a_request_that_cannot_be_served_does_not_stop_the_others(fake_qwen3):
     assert failed == {"error": "the prompt has 120 tokens and the context holds 100"}
 
 
+def test_a_request_without_messages_has_its_error_and_the_others_their_answers(qwen3, checkpoint, tmp_path):
+    file = tmp_path / "requests.jsonl"
+    file.write_text('{"id": 1, "messages": []}\n{"id": 2, "prompt": "the cat"}\n')
+    result = qwen3("generate", checkpoint, "--input", file, "--json", "--max-tokens", 3)
+    failed, answered = _objects(result)
+    assert failed == {"id": 1, "error": "messages is empty: at least one message is needed"}
+    assert answered["usage"]["completion_tokens"] <= 3
+
+
 def test_a_file_of_requests_carries_ids_tools_and_conversations(fake_qwen3, fake_llm, tmp_path):
     file = tmp_path / "requests.jsonl"
     tools = [{"type": "function", "function": {"name": "f"}}]
@@ -80,6 +89,7 @@ def test_a_file_of_requests_carries_ids_tools_and_conversations(fake_qwen3, fake
         ('{"prompt": "x", "temprature": 1}', "unknown key 'temprature'"),
         ("{}", "needs either prompt or messages"),
         ('{"prompt": 3}', "prompt is not a string"),
+        ('{"messages": 5}', "messages is not a list"),
     ],
 )
 def test_a_wrong_request_is_named_by_its_line_before_any_is_computed(fake_qwen3, fake_llm, tmp_path, line, message):

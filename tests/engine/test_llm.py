@@ -89,6 +89,25 @@ def test_a_stop_string_ends_the_text_before_it(llm):
     assert stopped.usage.completion_tokens < free.usage.completion_tokens
 
 
+def test_an_answer_ends_with_its_stop_string_whatever_was_drawn_behind_it():
+    prompt = " ".join("123456789" * 4)
+    params = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True, logprobs=0)
+    plain, guessing = (LLM("builtin", weights="int8", speculate=speculate) for speculate in (False, True))
+    text = plain.generate([prompt], params)[0].text
+    for place in range(20, 30):
+        stopped = replace(params, stop=(text[place : place + 3],))
+        alone = plain.generate([prompt], stopped)[0]
+        guessed = guessing.generate([prompt], stopped)[0]
+        assert guessed.token_ids == alone.token_ids
+        assert guessed.usage.completion_tokens == len(guessed.logprobs) == len(alone.token_ids)
+    other, interleaved = plain.stream(prompt, params), plain.stream(prompt, stopped)
+    next(interleaved)
+    for _ in range(20):
+        next(other)
+    *_, finished = interleaved
+    assert finished.usage.completion_tokens == len(alone.token_ids)
+
+
 def test_a_closed_stream_computes_no_more(llm):
     stream = llm.stream("The", replace(SHORT, ignore_eos=True))
     next(stream)

@@ -259,6 +259,17 @@ def test_the_block_of_the_last_prompt_token_is_always_computed():
         assert again.cached_tokens == cached
 
 
+def test_blocks_of_its_own_that_a_preempted_request_finds_again_are_no_hits(monkeypatch):
+    machine = Machine(8)
+    preempted = []
+    preempt = machine.scheduler._preempt
+    monkeypatch.setattr(machine.scheduler, "_preempt", lambda sequence: (preempted.append(sequence), preempt(sequence)))
+    requests = [make_request([seed] * 40, seed, max_tokens=100) for seed in range(3)]
+    run(machine, *requests)
+    assert preempted
+    assert [request.cached_tokens for request in requests] == [0, 0, 0]
+
+
 def test_a_salt_hides_prefixes_from_others():
     machine = Machine(64)
     run(machine, make_request(PROMPT, salt="a"))

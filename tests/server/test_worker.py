@@ -9,6 +9,7 @@ import pytest
 from qwen3 import SamplingParams
 from qwen3.chat import Content, fold
 from qwen3.engine.request import Finished, FinishReason, Usage
+from qwen3.engine.scoring import PromptLogprobs
 from qwen3.server import worker as worker_module
 from qwen3.server.worker import EngineFailure, Unavailable, Worker
 
@@ -148,6 +149,40 @@ def test_a_full_queue_and_a_long_wait_are_refused_at_once(builtin):
     message, seconds = run(builtin, long, max_wait=30)
     assert message.startswith("a request would wait for about 60 seconds")
     assert seconds < 0.5
+
+
+def test_prompts_that_are_scored_take_one_short_pass_of_a_step(builtin, monkeypatch):
+    engine, sizes, passes = builtin._engine, [], []
+    forward, step = engine._forward, engine.step
+
+    def counting_forward(caches, token_ids):
+        sizes.append(len(token_ids[0]))
+        return forward(caches, token_ids)
+
+    def counting_step():
+        sizes.clear()
+        step()
+        passes.append(list(sizes))
+
+    monkeypatch.setattr(engine, "_forward", counting_forward)
+    monkeypatch.setattr(engine, "step", counting_step)
+    monkeypatch.setattr(engine.scheduler._cost, "tokens_within", lambda seconds, start: 100)
+    prompts = [[5 + number] * 600 for number in range(8)]
+
+    async def use(worker):
+        running = await worker.start(endless(builtin))
+        events = running.events()
+        await anext(events)
+        stream = await worker.start(lambda: [builtin.prepare_scoring(prompt, 0) for prompt in prompts])
+        found = [event async for batch in stream.batches() for _, event in batch]
+        for closing in (stream, running):
+            closing.close()
+        return found
+
+    found = run(builtin, use)
+    assert [len(event.tokens) for event in found if isinstance(event, PromptLogprobs)] == [599] * 8
+    assert max(map(len, passes)) == 2
+    assert sum(len(sizes) == 2 for sizes in passes) == 8 * 6
 
 
 def test_the_heartbeat_moves_with_the_steps(builtin):

@@ -13,6 +13,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from qwen3.agent.tools import Tool, ToolFailure
 
 _MAX_LENGTH, _MAX_BITS = 1_000, 10_000
+_MAX_ROUNDED_DIGITS = 400  # more than any float has, on either side of the point
+
+
+def _round(*arguments: int | float) -> int | float:
+    """Rounding computes 10 to the number of digits, however many that are."""
+    if any(abs(digits) > _MAX_ROUNDED_DIGITS for digits in arguments[1:2]):
+        raise ToolFailure(f"round takes at most {_MAX_ROUNDED_DIGITS} digits")
+    return round(*arguments)
+
 
 _CONSTANTS = {"pi": math.pi, "e": math.e, "tau": math.tau}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -21,7 +30,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs,
     "max": max,
     "min": min,
-    "round": round,
+    "round": _round,
 }
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,

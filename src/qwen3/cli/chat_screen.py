@@ -23,6 +23,8 @@ _RESULT_LENGTH = 300
 # Unicode's pictures of the control characters stand in for them; newline and tab are harmless.
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 _VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+# What turns the direction of the text behind it shows a command other than it is.
+_VISIBLE |= dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)
 
 
 class View(StrEnum):

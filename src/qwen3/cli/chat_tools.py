@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from qwen3.agent import BUILTIN, McpServer, Tool, connect, read_servers
-from qwen3.agent.tools import cut
 
 BUILTIN_NAME = "builtin"
-_SHOWN_ARGUMENTS = 300
+_SHOWN_ARGUMENTS = 2_000  # characters at the beginning and at the end
 
 
 class Approval:
@@ -32,11 +32,19 @@ class Approval:
     def __call__(self, tool: Tool, arguments: dict[str, Any]) -> bool:
         if self.is_given(tool) or self._ask is None:
             return self.is_given(tool)
-        written = cut(json.dumps(arguments, ensure_ascii=False), _SHOWN_ARGUMENTS)
-        answer = self._ask(f"run {tool.name}({written})? [y]es, [n]o, [a]lways: ").strip().lower()
+        answer = self._ask(f"run {tool.name}({_written(arguments)})? [y]es, [n]o, [a]lways: ").strip().lower()
         if answer in ("a", "always"):
             self._approved.add(tool.name)
         return answer in ("y", "yes", "a", "always")
+
+
+def _written(arguments: dict[str, Any]) -> str:
+    """All that will run, so that nothing hides: not behind a run of spaces, not in characters without a shape."""
+    text = re.sub(" {9,}", lambda run: f" [{len(run[0])} spaces] ", json.dumps(arguments, ensure_ascii=False))
+    text = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+    if (hidden := len(text) - 2 * _SHOWN_ARGUMENTS) > 0:
+        text = f"{text[:_SHOWN_ARGUMENTS]} [{hidden:,} characters are not shown] {text[-_SHOWN_ARGUMENTS:]}"
+    return text
 
 
 @contextmanager

@@ -143,7 +143,7 @@ def generate(
 
 
 def _messages(request: dict[str, Any], system: str | None) -> list[dict[str, Any]]:
-    messages = request.get("messages") or [{"role": "user", "content": request["prompt"]}]
+    messages = request["messages"] if "messages" in request else [{"role": "user", "content": request["prompt"]}]
     return messages if system is None else [{"role": "system", "content": system}, *messages]
 
 
@@ -202,6 +202,8 @@ def _read_requests(file: Path, raw: bool) -> list[dict[str, Any]]:
                 raise ValueError("--raw continues a prompt; messages need the chat format")
             if not isinstance(request.get("prompt", ""), str):
                 raise ValueError("prompt is not a string")
+            if not isinstance(request.get("messages", []), list):
+                raise ValueError("messages is not a list")
         except ValueError as error:
             raise ValueError(f"{file}, line {number}: {error}") from None
         requests.append(request)

@@ -35,6 +35,7 @@ NATIVE_CHUNK, TORCH_CHUNK, GPU_CHUNK = 512, 512, 2048
 _IDLE_SECONDS = 0.05
 _MOST_REMEMBERED = 32
 _UNLIMITED = 2**40
+_OVER = object()
 
 Prompt = Callable[[], Sequence[int]]
 
@@ -100,6 +101,7 @@ class Engine:
             grid=None if is_free else self._chunk,
             speculates=speculates and is_free,
         )
+        self._beside: deque[Iterator[object]] = deque()
         self._to_remember: deque[tuple[Prompt, str]] = deque(maxlen=_MOST_REMEMBERED)
         self._remembering: tuple[list[int], list[bytes]] | None = None
 
@@ -121,7 +123,7 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return bool(self.scheduler.waiting or self.scheduler.running)
+        return bool(self.scheduler.waiting or self.scheduler.running or self._beside)
 
     @property
     def load(self) -> Load:
@@ -136,14 +138,22 @@ class Engine:
         return self.scheduler.backlog_seconds
 
     def step(self) -> None:
-        """Advance what runs: who generates by a token at least, prompts by a chunk."""
+        """Advance what runs: who generates by a token at least, prompts by a chunk; and one of `run_beside`."""
         with self._computing():
             works = self.scheduler.schedule()
-            passes = [works] if self._model.has_independent_rows else [[work] for work in works]
-            for each in passes:
+            forwards = [works] if self._model.has_independent_rows else [[work] for work in works]
+            for each in forwards:
                 if each:
                     self._advance(each)
             self.scheduler.forget_finished()
+        if self._beside:
+            passes = self._beside.popleft()
+            if next(passes, _OVER) is not _OVER:
+                self._beside.append(passes)
+
+    def run_beside(self, passes: Iterator[object]) -> None:
+        """Take `passes` one by one, in turn with others that were given so, each after a step of the requests."""
+        self._beside.append(passes)
 
     def can_hold(self, num_tokens: int) -> bool:
         """Whether blocks for a text of its own are free now."""
@@ -157,7 +167,7 @@ class Engine:
         return torch.cat(list(self.hidden_chunks(token_ids)))
 
     def hidden_chunks(self, token_ids: Sequence[int]) -> Iterator[Tensor]:
-        """`hidden`, pass by pass; others may run between them."""
+        """`hidden`, pass by pass; others may run between them, and make the passes shorter."""
         if not self.can_hold(len(token_ids)):
             raise RequestError(
                 f"{len(token_ids)} tokens need more than the {self.blocks.num_free} blocks that are free"
@@ -165,9 +175,12 @@ class Engine:
         blocks = self.blocks.allocate(blocks_for(len(token_ids)))
         cache = KVCache(self.pool, self.pool.pages(blocks))
         try:
-            for begin in range(0, len(token_ids), self._chunk):
+            done = 0
+            while done < len(token_ids):
+                ids = token_ids[done:][: self.scheduler.room_beside(done)]
                 with self._computing():
-                    hidden_nD = self._forward([cache], [token_ids[begin : begin + self._chunk]])
+                    hidden_nD = self._forward([cache], [ids])
+                done += len(ids)
                 yield hidden_nD
         finally:
             self.blocks.release(blocks)

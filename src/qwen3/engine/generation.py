@@ -94,7 +94,10 @@ class Generation:
         self._num_read += len(tokens)
         if tokens and tokens[-1] in request.stop_ids:
             tokens.pop()
-        events += self.parser.feed(tokens) if self._token_texts is None else self._feed_each(tokens, first)
+        if self._token_texts is None and not self.parser.can_end:
+            events += self.parser.feed(tokens)
+        else:
+            events += self._feed_each(tokens, first)
         if self.parser.is_over:
             self._engine.abort(request, FinishReason.STOP)
             request.finish_reason = FinishReason.STOP
@@ -113,13 +116,21 @@ class Generation:
         return events
 
     def _feed_each(self, tokens: Sequence[int], first: int) -> list[Event | Logprobs]:
+        """As many as the answer has: what was drawn behind its end, in the same step or while nobody read, is not of
+        it."""
+        texts, request = self._token_texts, self.request
         events: list[Event | Logprobs] = []
         shown: list[TokenText] = []
-        for token, entry in zip(tokens, self.request.logprobs[first:], strict=False):
-            self._token_texts.before(token, entry, self.parser.state)
+        for number, token in enumerate(tokens, start=first):
+            if texts is not None:
+                texts.before(token, request.logprobs[number], self.parser.state)
             new = self.parser.feed([token])
-            shown += self._token_texts.after(new)
+            if texts is not None:
+                shown += texts.after(new)
             events += new
+            if self.parser.is_over:
+                del request.generated_ids[number + 1 :], request.logprobs[number + 1 :]
+                break
         return events + _logprobs(shown)
 
     def _progress(self) -> list[Progress]:

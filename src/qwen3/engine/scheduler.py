@@ -148,7 +148,9 @@ class Scheduler:
         if prompts and self._grid is not None:
             works += self._whole_chunks(prompts)
         elif prompts:
-            works += self._prompts(prompts, min(room, self._budget(works, prompts)))
+            start = max(each.num_computed for each in prompts)
+            budget = self._budget(sum(work.count for work in works), start)
+            works += self._prompts(prompts, min(room, budget))
         elif works and self._speculates:
             works = self._with_guesses(works)
         return works
@@ -206,12 +208,18 @@ class Scheduler:
                 room -= count
         return works
 
-    def _budget(self, decoding: list[Work], prompts: list[Sequence]) -> int:
-        """Tokens of prompts that a step may take."""
-        start = max(each.num_computed for each in prompts)
-        if not decoding:
+    def room_beside(self, start: int) -> int:
+        """Tokens of another text, of which `start` are computed, that may follow a step of what runs."""
+        num_rows = sum(not each.is_prefilling for each in self.running)
+        if self._grid is not None or not num_rows:
+            return self._chunk
+        return min(self._chunk, self._budget(num_rows, start))
+
+    def _budget(self, num_rows: int, start: int) -> int:
+        """Tokens of prompts, behind at most `start` others, that a step may take beside so many rows of decoding."""
+        if not num_rows:
             return max(self._cost.tokens_within(FULL_SECONDS, start), _LEAST_FULL_CHUNK)
-        beside = self._cost.decode_seconds(sum(work.count for work in decoding))
+        beside = self._cost.decode_seconds(num_rows)
         return max(self._cost.tokens_within(max(beside, STALL_SECONDS), start), _LEAST_CHUNK)
 
     def _prompts(self, prompts: list[Sequence], budget: int) -> list[Work]:
@@ -290,7 +298,7 @@ class Scheduler:
             self._blocks.share(hits)
             needed = blocks_for(sequence.request.num_tokens) - len(hits)
             sequence.blocks = hits + self._blocks.allocate(needed)
-            if not sequence.ends and not sequence.request.cached_tokens:
+            if not sequence.prefill_end:  # afterwards the blocks found may be its own
                 sequence.request.cached_tokens = len(hits) * BLOCK_TOKENS
             sequence.num_computed = len(hits) * BLOCK_TOKENS
             sequence.prefill_end = sequence.request.num_tokens

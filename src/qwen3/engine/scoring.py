@@ -1,7 +1,7 @@
 """How likely a given text is: log-probabilities of a prompt's own tokens.
 
-A `ScoredPrompt` is to who steps the engine what a `Generation` is, and advances by one pass of the prompt whenever it
-is polled. Its memory is that of one pass and of the logits of `_ROWS` positions.
+A `ScoredPrompt` is to who steps the engine what a `Generation` is: the engine's steps take its passes, one of one
+prompt each. Its memory is that of one pass and of the logits of `_ROWS` positions.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class ScoredPrompt:
         self, engine: Engine, model: Qwen3, prompt_ids: Sequence[int], num_top: int, then: Generation | None
     ) -> None:
         """`num_top` likeliest tokens are reported at each position."""
-        self.prompt_ids, self._then = prompt_ids, then
-        self._passes = self._score(engine, model, num_top)
+        self._engine, self.prompt_ids, self._then = engine, prompt_ids, then
+        self._passes = self._score(model, num_top)
         self._tokens: list[TokenLogprob] = []
-        self._is_scored = False
+        self._is_scored = self._is_reported = False
         self.is_done = False
 
     def start(self) -> None:
-        """Nothing runs before the first `poll`."""
+        self._engine.run_beside(self._passes)
 
     def cancel(self) -> None:
         self._passes.close()
@@ -54,22 +54,18 @@ class ScoredPrompt:
 
     @property
     def is_due(self) -> bool:
-        """`poll` is what scores."""
-        return not self._is_scored or (self._then is not None and self._then.is_due)
+        """Whether it is scored and has not said so, or its continuation is due."""
+        return self._is_scored and (not self._is_reported or (self._then is not None and self._then.is_due))
 
     def poll(self) -> Sequence[Event | Progress | Logprobs | PromptLogprobs]:
-        if self._is_scored:
-            events = self._then.poll()
-            self.is_done = self._then.is_done
-            return events
-        if (scored := next(self._passes, None)) is not None:
-            self._tokens += scored
+        if not self._is_scored or self.is_done:
             return []
-        self._is_scored = True
-        self.is_done = self._then is None
+        events = [] if self._is_reported else [PromptLogprobs(self._tokens)]
+        self._is_reported = True
         if self._then is not None:
-            self._then.start()
-        return [PromptLogprobs(self._tokens)]
+            events += self._then.poll()
+        self.is_done = self._then is None or self._then.is_done
+        return events
 
     @property
     def finished(self) -> Finished:
@@ -77,21 +73,22 @@ class ScoredPrompt:
             return self._then.finished
         return Finished(FinishReason.LENGTH, Usage(len(self.prompt_ids), 0, 0, 0.0, 0.0))
 
-    def _score(self, engine: Engine, model: Qwen3, num_top: int) -> Iterator[list[TokenLogprob]]:
+    def _score(self, model: Qwen3, num_top: int) -> Iterator[object]:
         # Others may hold the blocks that it needs.
-        while not engine.can_hold(len(self.prompt_ids)):
-            yield []
-        done = 0
-        for hidden_nD in engine.hidden_chunks(self.prompt_ids):
-            following = self.prompt_ids[done + 1 : done + 1 + len(hidden_nD)]
-            done += len(hidden_nD)
-            scored: list[TokenLogprob] = []
+        while not self._engine.can_hold(len(self.prompt_ids)):
+            yield
+        for hidden_nD in self._engine.hidden_chunks(self.prompt_ids):
+            following = self.prompt_ids[len(self._tokens) + 1 :][: len(hidden_nD)]
             for begin in range(0, len(following), _ROWS):
                 ids = following[begin : begin + _ROWS]
                 with torch.inference_mode():
                     logits_RV = model.logits(hidden_nD[begin : begin + len(ids)]).float()
-                    scored += [_logprob(logits_V, id, num_top) for logits_V, id in zip(logits_RV, ids, strict=True)]
-            yield scored
+                    rows = zip(logits_RV, ids, strict=True)
+                    self._tokens += [_logprob(logits_V, id, num_top) for logits_V, id in rows]
+            yield
+        self._is_scored = True
+        if self._then is not None:
+            self._then.start()
 
 
 def _logprob(logits_V: torch.Tensor, id: int, num_top: int) -> TokenLogprob:
