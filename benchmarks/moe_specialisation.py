@@ -41,8 +41,8 @@ from qwen3.train.specialisation import choices
 from qwen3.train.trainer import Trainer
 
 ROW, ROWS = 256, 8
-# A tenth of the texts: the trainer's own hundredth would leave some domains without any.
-TRAINED, HELD_OUT = "bucket>=100", "bucket<100"
+# A tenth of the texts: the hundredth that no stage trains on would leave some domains without any.
+TRAINED, HELD_OUT = ("bucket>=100",), ("bucket>=10", "bucket<100")
 
 
 class LocalBalance(LoadBalance):
@@ -72,7 +72,7 @@ def recipe(data: Path, domains: list[str], steps: int, seed: int, coefficient: f
         tie_word_embeddings=True,
     )
     pools = tuple(Pool(0.5**number, (f"source={domain}",)) for number, domain in enumerate(domains))
-    seen = DataStage("domains", ROW, ROW * ROWS, pools, where=(TRAINED,))
+    seen = DataStage("domains", ROW, ROW * ROWS, pools, where=TRAINED)
     schedule = warm_up_and_decay(steps, 3e-3, 3e-4, steps // 20)
     stage = Stage("domains", Shards(str(data), seen), schedule, ROW, checkpoint_every=10**6)
     return Recipe("domains", model, (stage,), balance=coefficient, bfloat16=False, seed=seed)
@@ -109,7 +109,7 @@ def main() -> None:
         dataset = Dataset(data)
         for seed in options.seeds:
             chosen = recipe(data, domains, options.steps, seed, options.balance)
-            seen = replace(chosen.stages[0].data.stage, where=(HELD_OUT,), tokens_per_step=64 * ROW)
+            seen = replace(chosen.stages[0].data.stage, where=HELD_OUT, tokens_per_step=64 * ROW)
             held_out = StageData(dataset, seen)
             for name, kind in (("global", LoadBalance), ("local", LocalBalance)):
                 began = time.perf_counter()
@@ -118,7 +118,7 @@ def main() -> None:
                 for _ in trainer.run():
                     pass
                 loss = observe.loss(trainer.model, batches(held_out, 0), CausalAttend, World())
-                found = choices(trainer.model, dataset, "source", (HELD_OUT,), tokens=8000)
+                found = choices(trainer.model, dataset, "source", HELD_OUT, tokens=8000)
                 layers = " ".join(f"{each:.3f}" for each in found.specialisation)
                 print(
                     f"seed {seed}, {name:6}: specialisation {found.specialisation.mean():.4f} ({layers} by layer), "

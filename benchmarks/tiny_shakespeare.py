@@ -71,7 +71,7 @@ def recipe(data: Path, steps: int, rate: float) -> Recipe:
         rope_parameters=RopeParameters(10_000.0),
         tie_word_embeddings=True,
     )
-    seen = DataStage("shakespeare", LENGTH, TOKENS_PER_STEP, where=())
+    seen = DataStage("shakespeare", LENGTH, TOKENS_PER_STEP)
     schedule = warm_up_and_decay(steps, rate, 0.0, steps // 20)
     stage = Stage("shakespeare", Shards(str(data), seen), schedule, TOKENS_PER_STEP, checkpoint_every=10**6)
     return Recipe("shakespeare", model, (stage,), optimizer="muon", bfloat16=False)

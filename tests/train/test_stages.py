@@ -15,6 +15,7 @@ from training import gradients, relative_difference, short, state, three_stages
 
 from qwen3.train import checkpoint, curves
 from qwen3.train.checkpoint import CheckpointError
+from qwen3.train.feed import open_feed
 from qwen3.train.spikes import DivergedError, SpikeGuard
 from qwen3.train.trainer import Trainer
 
@@ -51,6 +52,17 @@ def test_an_evaluation_reads_only_documents_that_no_step_sees(recipe, tmp_path):
         held_out = {int(each) for each in feed._held_out.rows(0).documents}
         assert held_out
         assert not seen & held_out
+
+
+def test_a_stages_own_rule_holds_for_its_steps_and_its_evaluation_and_trains_on_nothing_held_out(recipe):
+    first = recipe.stages[0]
+    seen = replace(first.shards.stage, where=("tokens>=200",))
+    own = replace(first, data=replace(first.shards, stage=seen))
+    feed = open_feed(replace(recipe, stages=(own,)), 0, None, 1)
+    dataset = feed._data.dataset
+    for data, split in ((feed._data, "bucket>=10"), (feed._held_out, "bucket<10")):
+        allowed = dataset.where(("tokens>=200", split))
+        assert all(allowed[data.rows(step).documents].all() for step in range(20))
 
 
 @pytest.mark.parametrize(("size", "optimizer"), [("0.6B", "adamw"), ("30B-A3B", "muon")])

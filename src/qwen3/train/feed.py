@@ -21,7 +21,7 @@ from qwen3.train.batch import Batch, pack
 from qwen3.train.conversations import documents
 from qwen3.train.data.dataset import Dataset
 from qwen3.train.data.manifest import NAME as MANIFEST
-from qwen3.train.data.stage import HELD_OUT, StageData
+from qwen3.train.data.stage import StageData
 from qwen3.train.recipe import Curriculum, Recipe, Stage
 
 
@@ -94,7 +94,7 @@ class ShardFeed:
         self._held_out = None
         if stage.evaluate_every:
             tokens = shards.held_out_tokens or shards.stage.tokens_per_step
-            self._held_out = StageData(dataset, replace(shards.stage, where=(HELD_OUT,), tokens_per_step=tokens), seed)
+            self._held_out = StageData(dataset, replace(shards.stage, tokens_per_step=tokens), seed, held_out=True)
         # Here and not in the middle of a run.
         for data in filter(None, (self._data, self._held_out)):
             loader.check_division(data, world_size, self._rows)

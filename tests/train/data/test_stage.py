@@ -8,7 +8,7 @@ import pytest
 
 from qwen3.train.data import stage as stages
 from qwen3.train.data.errors import DataError
-from qwen3.train.data.stage import HELD_OUT, Pool, Stage, StageData, general, long_context, reasoning
+from qwen3.train.data.stage import HELD_OUT, TRAINED, Pool, Stage, StageData, general, long_context, reasoning
 
 SMALL = Stage("small", 128, 1024)
 
@@ -29,7 +29,7 @@ def test_a_batch_of_another_size_goes_through_the_same_documents(dataset):
 
 def test_every_token_but_a_documents_first_is_a_target_once_a_pass(dataset):
     data = StageData(dataset, replace(SMALL, sequence_length=32))
-    documents = np.flatnonzero(dataset.where(SMALL.where))
+    documents = np.flatnonzero(dataset.where((TRAINED,)))
     total = int(dataset.lengths[documents].sum())
     steps = -(-total // SMALL.tokens_per_step)
     targets: Counter[tuple[int, int]] = Counter()
@@ -76,7 +76,7 @@ def test_pools_have_their_exact_share_of_every_step(dataset):
 def test_weights_change_how_often_documents_come(dataset):
     data = StageData(dataset, replace(SMALL, weights=(("source=notes", 3.0), ("tokens>600", 0.0))))
     tokens = {
-        word: int(dataset.lengths[dataset.where((*SMALL.where, f"source={word}", "tokens<=600"))].sum())
+        word: int(dataset.lengths[dataset.where((TRAINED, f"source={word}", "tokens<=600"))].sum())
         for word in ("notes", "tales")
     }
     counts = data.counts("source", 0, 400)
@@ -103,12 +103,26 @@ def test_long_context_has_three_quarters_from_documents_longer_than_half(dataset
 def test_no_stage_sees_what_is_held_out(dataset):
     held_out = set(dataset.column("hash")[dataset.where((HELD_OUT,))].tolist())
     assert 0 < len(held_out) < 20
-    for make in (general, reasoning):
-        data = StageData(dataset, make(128, 1024))
+    own = replace(SMALL, where=("source=tales",))
+    for stage in (general(128, 1024), reasoning(128, 1024), own):
+        data = StageData(dataset, stage)
         seen = {dataset.column("hash")[document] for step in range(150) for document in data.rows(step).documents}
         assert held_out.isdisjoint(seen)
-    evaluation = StageData(dataset, replace(SMALL, where=(HELD_OUT,)))
-    assert {int(each) for each in dataset.column("hash")[evaluation.rows(0).documents]} <= held_out
+
+
+def test_an_evaluation_draws_held_out_documents_by_the_stages_own_rules(dataset):
+    rules = {
+        "where": replace(SMALL, where=("source=tales",)),
+        "pool": replace(SMALL, pools=(Pool(1, ("source=tales",)),)),
+        "weights": replace(SMALL, weights=(("source=notes", 0.0),)),
+    }
+    expected = set(np.flatnonzero(dataset.where((HELD_OUT, "source=tales"))).tolist())
+    for stage in rules.values():
+        data = StageData(dataset, stage, held_out=True)
+        assert {document for step in range(50) for document in data.rows(step).documents.tolist()} == expected
+    assert len(expected) < dataset.where((HELD_OUT,)).sum()
+    with pytest.raises(DataError, match="passes the rules source=nobody, bucket<10"):
+        StageData(dataset, replace(SMALL, where=("source=nobody",)), held_out=True)
 
 
 @pytest.mark.parametrize(

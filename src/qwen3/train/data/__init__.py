@@ -19,6 +19,6 @@ What a trainer needs:
     data.counts("source", start, stop)                      # exact tokens by label, for a ledger; data.epochs likewise
     data.dataset.manifest                                   # sources, licences, digests, filters: a card's lineage
 
-The state of the data is the step number. `Stage(..., where=(stage.HELD_OUT,))` is what no stage trains on.
+The state of the data is the step number. `StageData(..., held_out=True)` is what no stage trains on.
 No module here knows torch. All errors of input are `DataError`.
 """

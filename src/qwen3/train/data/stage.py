@@ -21,8 +21,9 @@ from qwen3.train.data.order import Stream
 from qwen3.train.data.packing import Rows, pack, split
 from qwen3.train.data.rules import Rule
 
-HELD_OUT = "bucket<10"
-"""1% of texts, chosen by their hash, which no stage trains on; a `Stage` with this as `where` evaluates."""
+HELD_OUT, TRAINED = "bucket<10", "bucket>=10"
+"""1% of texts, chosen by their hash, are held out. Whatever else a stage asks for, its training leaves them out, and
+its evaluation reads nothing else."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Stage:
     tokens_per_step: int
     pools: tuple[Pool, ...] = (Pool(),)
     weights: tuple[tuple[str, float], ...] = ()
-    where: tuple[str, ...] = ("bucket>=10",)
-    """Rules for all pools."""
+    where: tuple[str, ...] = ()
+    """Rules for all pools, of training and evaluation alike."""
     row_tokens: int = 0
     """Tokens of a packed row, the unit that ranks and micro-batches divide a step by; default: sequence_length."""
 
@@ -82,9 +83,9 @@ STAGES = {"general": general, "reasoning": reasoning, "long-context": long_conte
 
 
 class StageData:
-    """What every step of a stage sees."""
+    """What every step of a stage sees; with `held_out`, of the texts that no stage trains on."""
 
-    def __init__(self, dataset: Dataset, stage: Stage, seed: int = 0) -> None:
+    def __init__(self, dataset: Dataset, stage: Stage, seed: int = 0, *, held_out: bool = False) -> None:
         """DataError if the step is no whole number of rows, or a pool is empty."""
         if stage.tokens_per_step % stage.row or stage.row < stage.sequence_length:
             raise DataError(
@@ -94,12 +95,13 @@ class StageData:
         self.dataset, self.stage, self.seed = dataset, stage, seed
         self._shares = _divide(stage.tokens_per_step, [pool.share for pool in stage.pools])
         weights = self._weights()
-        everything = dataset.where(stage.where)
+        split = HELD_OUT if held_out else TRAINED
+        everything = dataset.where((*stage.where, split))
         self._pools: list[tuple[np.ndarray, Stream]] = []
         for number, pool in enumerate(stage.pools):
             documents = np.flatnonzero(everything & dataset.where(pool.where) & (weights > 0))
             if not len(documents):
-                rules = ", ".join((*stage.where, *pool.where)) or "none"
+                rules = ", ".join((*stage.where, *pool.where, split))
                 raise DataError(f"stage {stage.name}: no document of {dataset.directory} passes the rules {rules}")
             key = hashlib.sha256(f"{seed}/{stage.name}/{number}".encode()).digest()[:8]
             stream = Stream(dataset.lengths[documents], weights[documents], int.from_bytes(key, "little"))
