@@ -74,6 +74,7 @@ def test_a_tokenizer_is_learnt_from_the_same_sources(qwen3, corpus, tmp_path):
     [
         (("build", "nowhere.jsonl"), "no files at nowhere.jsonl"),
         (("build", "{corpus}", "--keep", "nonsense"), "is not a condition"),
+        (("build", "{corpus}", "--keep", "education=9"), "of 61 documents none stays: education=9 drops 61"),
         (("build", "{corpus}", "--label", "mood"), "no labeller 'mood'"),
         (("build", "{corpus}", "--text-field", "body"), "'body' is missing"),
     ],

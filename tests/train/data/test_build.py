@@ -66,6 +66,40 @@ def test_filters_drop_what_they_say_and_give_examples(job, tokenizer, tmp_path):
     assert len(short.examples) == 3
 
 
+def test_a_number_equal_to_a_rules_is_kept(tokenizer, tmp_path):
+    documents = [{**each, "education": number % 4} for number, each in enumerate(make_documents(20))]
+    source = Source(str(write_jsonl(tmp_path / "a.jsonl", documents)))
+    build(Job((source,), keep=("education=2,3",), near=0), tokenizer, tmp_path / "out")
+    dataset = Dataset(tmp_path / "out")
+    assert len(dataset) == 10
+    assert dataset.where(("education=2,3",)).all()
+
+
+def test_a_build_that_keeps_nothing_is_refused_and_leaves_nothing(job, tokenizer, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="of 400 documents none stays: education=9 drops 400"):
+        build(replace(job, keep=("education=9",)), tokenizer, out)
+    assert not list(out.iterdir())
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(DataError, match="the sources hold no document"):
+        build(Job((Source(str(tmp_path / "empty.jsonl")),)), tokenizer, out)
+    assert build(job, tokenizer, out).documents == 390
+
+
+def test_after_a_mistake_that_the_first_unit_finds_the_same_place_can_be_built(job, tokenizer, tmp_path):
+    with pytest.raises(DataError, match="education=high: the label education is a number"):
+        build(replace(job, keep=("education=high",)), tokenizer, tmp_path)
+    assert build(replace(job, keep=("source=tales",)), tokenizer, tmp_path).documents > 0
+
+
+@pytest.mark.parametrize("value", [True, [1, 2], {}])
+def test_a_label_that_is_no_word_and_no_number_is_refused_whatever_the_rules(tokenizer, tmp_path, value):
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a b c", "education": value}])
+    for number, keep in enumerate(((), ("education>=1",), ("education=1",))):
+        with pytest.raises(DataError, match=r"a\.jsonl, record 1: label education is .*, no word and no number"):
+            build(Job((Source(str(path)),), keep), tokenizer, tmp_path / f"out-{number}")
+
+
 def test_near_duplicates_are_dropped_and_counted(tokenizer, tmp_path):
     documents = [each for each in make_documents(30, seed=3) if len(each["text"]) > 800]
     changed = {**documents[0], "text": documents[0]["text"] + " again"}

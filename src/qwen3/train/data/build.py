@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,10 @@ from pathlib import Path
 from qwen3.tokenizer import Tokenizer
 from qwen3.train.data import manifest, saved
 from qwen3.train.data.assemble import assemble
+from qwen3.train.data.errors import DataError
 from qwen3.train.data.manifest import Manifest
-from qwen3.train.data.plan import PARTS, PLAN, Job, Progress, check_job, check_same, make_plan, part_of
-from qwen3.train.data.unit import build_unit
+from qwen3.train.data.plan import PARTS, PLAN, Job, Plan, Progress, check_job, check_same, make_plan, part_of
+from qwen3.train.data.unit import Report, build_unit
 
 RunUnits = Callable[[Path, list[int]], Iterable[int]]
 """Runs `build_unit(directory, index)` for each index, anywhere that sees the directory; yields those that are done."""
@@ -39,7 +41,8 @@ def build(
     """Build the data set in `directory`, or go on with it; returns at once if it is complete. `software` is whatever
     the manifest is to say about who made it.
 
-    Raises DataError for bad input, and for a directory that holds another build, or sources that have changed since.
+    Raises DataError for bad input, for a directory that holds another build or sources that have changed since, and if
+    no document stays.
     """
     job = replace(job, near=float(job.near))
     check_job(job)
@@ -62,6 +65,11 @@ def build(
     for _ in (run_units or _run_here)(directory, waiting):
         done += 1
         progress("units", done, len(plan.units))
+    if nothing := _why_nothing_stays(plan, directory):
+        # Neither a data set nor anything to go on with.
+        shutil.rmtree(copy.parent)
+        _tidy(directory)
+        raise DataError(nothing)
     made = assemble(plan, tokenizer, tokenizer_hash, directory, software, progress)
     saved.write(path, made)
     _tidy(directory)
@@ -75,6 +83,21 @@ def _tidy(directory: Path) -> None:
     (directory / PLAN).unlink(missing_ok=True)
     for file in directory.glob("*.tmp"):
         file.unlink()
+
+
+def _why_nothing_stays(plan: Plan, directory: Path) -> str:
+    """What dropped how much, if the units kept no document; else empty."""
+    incoming, dropped = 0, Counter[str]()
+    for index in range(len(plan.units)):
+        report = saved.read(part_of(directory, index) / "report.json", Report)
+        incoming += report.incoming.documents
+        dropped.update({reason: drop.documents for reason, drop in report.dropped.items()})
+    if not incoming:
+        return "the sources hold no document"
+    if incoming > dropped.total():
+        return ""
+    counts = ", ".join(f"{reason} drops {documents:,}" for reason, documents in dropped.most_common())
+    return f"of {incoming:,} documents none stays: {counts}"
 
 
 def _tokenizer_sha256(tokenizer: Tokenizer) -> str:

@@ -71,12 +71,15 @@ def check_same(found: str, expected: str, directory: Path) -> None:
 
 
 def make_plan(job: Job, digest: str, directory: Path, progress: Progress) -> Plan:
+    """The plan in `directory`, or a new one: also where that of another job stopped before its first unit was done, as
+    a mistake in its options makes it. DataError if units of another job are there, or its files have changed."""
     path = directory / PLAN
     if path.exists():
         plan = saved.read(path, Plan)
-        check_same(plan.job_sha256, digest, directory)
-        _check_unchanged(plan.files)
-        return plan
+        if plan.job_sha256 == digest or any(part_of(directory, index).exists() for index in range(len(plan.units))):
+            check_same(plan.job_sha256, digest, directory)
+            _check_unchanged(plan.files)
+            return plan
     (directory / PARTS).mkdir(exist_ok=True)
     local = []
     for source in (each for given in job.sources for each in sources.expand(given)):

@@ -21,7 +21,8 @@ _COMPARISONS: dict[str, Callable] = {
 
 @dataclass(frozen=True)
 class Rule:
-    """`label` stands in relation `operator` to `operand`: a number, or for = and != any of several words."""
+    """`label` stands in relation `operator` to `operand`: a number, or for = and != any of several values, which are
+    words if the label is one, else numbers."""
 
     label: str
     operator: str
@@ -48,17 +49,25 @@ class Rule:
         return f"{self.label}{self.operator}{value}"
 
     def holds(self, value: str | float) -> bool:
-        """Whether one document passes, given the value of its label."""
-        if isinstance(self.operand, tuple):
-            return (str(value) in self.operand) == (self.operator == "=")
-        if isinstance(value, str):
+        """Whether one document passes, given the value of its label. DataError if the rule is for the other kind."""
+        if not isinstance(value, str):
+            return bool(self._compared(np.float32(value)))
+        if not isinstance(self.operand, tuple):
             raise DataError(f"{self}: the label {self.label} is a word, {value!r}, and not a number")
-        return bool(_COMPARISONS[self.operator](np.float32(value), np.float32(self.operand)))
+        return (value in self.operand) == (self.operator == "=")
 
     def mask(self, column: np.ndarray, words: Sequence[str] | None) -> np.ndarray:
         """The same for a column: numbers, or with `words` indices into them."""
         if words is None:
-            if isinstance(self.operand, tuple):
-                raise DataError(f"{self}: the label {self.label} is a number: compare it by <, <=, > or >=")
-            return _COMPARISONS[self.operator](column, column.dtype.type(self.operand))
+            return self._compared(column.astype(np.float32))
         return np.array([self.holds(word) for word in words], bool)[column]
+
+    def _compared(self, numbers: np.ndarray | np.float32) -> np.ndarray:
+        """Which float32 numbers pass; in float32, because that is how labels are stored."""
+        if not isinstance(self.operand, tuple):
+            return _COMPARISONS[self.operator](numbers, np.float32(self.operand))
+        try:
+            allowed = np.array([float(value) for value in self.operand], np.float32)
+        except ValueError:
+            raise DataError(f"{self}: the label {self.label} is a number, and not every value of the rule is") from None
+        return np.isin(numbers, allowed, invert=self.operator == "!=")

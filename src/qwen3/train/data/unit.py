@@ -37,7 +37,7 @@ class Report:
 
 def build_unit(directory: Path, index: int) -> int:
     """Read, label, filter and tokenize one unit into its part; returns `index`. Runs in any process."""
-    plan, tokenizer = _opened(str(directory))
+    plan, tokenizer = _opened(directory, (directory / PLAN).stat().st_mtime_ns)
     final = part_of(directory, index)
     temporary = final.with_name(f"{final.name}-{os.uname().nodename}-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -50,9 +50,9 @@ def build_unit(directory: Path, index: int) -> int:
 
 
 @lru_cache(maxsize=1)
-def _opened(directory: str) -> tuple[Plan, Tokenizer]:
-    """What each unit of a build needs, read once by a process."""
-    return saved.read(Path(directory, PLAN), Plan), Tokenizer.load(Path(directory, "tokenizer"))
+def _opened(directory: Path, written_ns: int) -> tuple[Plan, Tokenizer]:
+    """What each unit of a build needs, read once by a process for the plan that was written then."""
+    return saved.read(directory / PLAN, Plan), Tokenizer.load(directory / "tokenizer")
 
 
 class _Unit:
@@ -105,7 +105,7 @@ class _Unit:
             if label == "bucket":
                 value: str | float = text_hash[0] % 1000
             else:
-                value = known.get(label) or self._label(label, record)
+                value = known.get(label) or self._label(label, record, file)
             if any(not rule.holds(value) for rule in self.rules[label]):
                 failed = next(rule for rule in self.rules[label] if not rule.holds(value))
                 return self._drop(str(failed), file, record.number, len(text), text)
@@ -117,20 +117,21 @@ class _Unit:
                 return self._drop(str(rule), file, record.number, len(text), text)
         return ids, (file, record.number, text_hash[0], *values), text_hash
 
-    def _label(self, label: str, record: Record) -> str | float:
-        """What the record says of itself, else what the labeller makes of its text."""
+    def _label(self, label: str, record: Record, file: int) -> str | float:
+        """What the record says of itself, else what the labeller makes of its text; DataError for other types."""
         if label == "language":
             fields = record.fields
             declared = labels.declared_language(fields.get("language")) or labels.declared_language(fields.get("lang"))
         else:
             declared = record.fields.get(label)
-        return self.labellers[label](record.text) if declared is None else declared
+        value = self.labellers[label](record.text) if declared is None else declared
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise DataError(f"{self._place(file, record)}: label {label} is {value!r:.80}, no word and no number")
+        return value
 
-    def _code(self, label: str, value: object, record: Record, file: int) -> int | float:
+    def _code(self, label: str, value: str | float, record: Record, file: int) -> int | float:
         """A number as it is, a word as its code; DataError if the label was of the other kind before."""
         is_word = isinstance(value, str)
-        if not is_word and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise DataError(f"{self._place(file, record)}: label {label} is {value!r:.80}, no word and no number")
         codes = self.codes.setdefault(label, {} if is_word else None)
         if is_word != (codes is not None):
             raise DataError(
