@@ -2,16 +2,20 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
+from qwen3.cli import scaling
 from qwen3.cli.app import app
 from qwen3.config import ModelConfig
 from qwen3.presets import PRESETS
 from qwen3.train import sweep
+from qwen3.train.data.stage import STAGES
 from qwen3.train.flops import model_flops
 from qwen3.train.scaling import ScalingError, fit
+from qwen3.train.spikes import DivergedError
 
 
 @pytest.mark.parametrize("name", ["Qwen3-4B", "Qwen3-30B-A3B"])
@@ -40,6 +44,17 @@ def test_a_width_that_is_none_is_refused():
     for width in (100, 10_240):
         with pytest.raises(ScalingError, match="multiple of 16"):
             sweep.smaller(PRESETS["Qwen3-4B"], width)
+
+
+def test_a_run_draws_its_data_as_the_stage_of_its_plan_does():
+    for name, make in STAGES.items():
+        run, *_ = sweep.plan(PRESETS["Qwen3-0.6B"], [128], [10], [1], [1], stage=name, sequence_length=256)
+        (stage,) = sweep.recipe(run, "data").stages
+        assert stage.shards.stage == make(256, run.batch)
+    with pytest.raises(ScalingError, match="no stage 'science': there are general, reasoning, long-context"):
+        sweep.plan(PRESETS["Qwen3-0.6B"], [128], [10], [1], [1], stage="science")
+    with pytest.raises(ScalingError, match="no stage 'science'"):
+        sweep.recipe(replace(run, stage="science"), "data")
 
 
 def test_only_runs_with_a_loss_are_read_and_laws_come_back(tmp_path):
@@ -90,3 +105,44 @@ def test_the_command_trains_what_has_no_loss_yet_and_goes_on_where_it_was(data, 
     assert 1 < losses[1] < 7.7
     with pytest.raises(ScalingError, match="line 1: not a run"):
         sweep.read_plan(data / "manifest.json")
+
+
+@pytest.fixture
+def wild_plan(tmp_path):
+    """Three runs of 12 steps, the first at a rate that makes the loss infinite."""
+    path = tmp_path / "plan.jsonl"
+    run, *_ = sweep.plan(PRESETS["Qwen3-0.6B"], [16], [2], [1], [1], sequence_length=64, vocab_size=2048)
+    run = replace(run, batch=128, steps=12, tokens=12 * 128)
+    runs = [replace(run, name="wild", learning_rate=1e30), replace(run, name="calm"), replace(run, name="quiet")]
+    sweep.write_plan(path, runs)
+    return path
+
+
+def test_a_run_that_diverges_is_noted_and_the_sweep_goes_on(data, wild_plan):
+    words = ["scaling", "run", str(wild_plan), "--data", str(data), "--held-out", "1024"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "wild: failed, " in result.stdout
+    assert "left out of a fit: wild" in result.stderr
+    wild, *others = sweep.read_plan(wild_plan)
+    assert (wild.loss, bool(wild.failed)) == (None, True)
+    assert all(1 < each.loss < 9 and not each.failed for each in others)
+    again = CliRunner().invoke(app, words)
+    assert "of 3)" not in again.stdout
+    assert len(sweep.read_runs(wild_plan)) == 2
+    fitted = CliRunner().invoke(app, ["scaling", "fit", str(wild_plan)])
+    assert "left out of a fit: wild" in fitted.stderr
+
+
+def test_a_loss_that_is_not_finite_is_a_failure(data, wild_plan, monkeypatch):
+    run, *_ = sweep.read_plan(wild_plan)
+    monkeypatch.setattr("qwen3.train.trainer.Trainer.evaluate", lambda trainer, number: math.nan)
+    with pytest.raises(DivergedError, match="the held-out loss is nan"):
+        scaling.held_out_loss(sweep.recipe(replace(run, learning_rate=1e-3), str(data), held_out_tokens=1024))
+
+
+def test_a_run_too_short_to_diverge_of_which_no_step_counts_is_a_failure(data, wild_plan, monkeypatch):
+    run, *_ = sweep.read_plan(wild_plan)
+    monkeypatch.setattr("qwen3.train.spikes.SpikeGuard.reason_to_skip", lambda *_: "loss is nan")
+    with pytest.raises(DivergedError, match="all 12 steps had to be skipped: loss is nan"):
+        scaling.held_out_loss(sweep.recipe(run, str(data), held_out_tokens=1024))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,7 +37,9 @@ def plan(
     tokens: Annotated[str, typer.Option(help="Tokens of each, as multiples of its parameters.")] = "10,20,40,80",
     rates: Annotated[str, typer.Option(help="Learning rates, as factors of Step Law's.")] = "0.25,0.5,1,2,4",
     batches: Annotated[str, typer.Option(help="Batches, as factors of Step Law's.")] = "0.25,0.5,1,2,4",
-    stage: Annotated[str, typer.Option(help="The stage of training that the runs belong to.")] = "general",
+    stage: Annotated[
+        str, typer.Option(help="The stage of training, whose data the runs see: general, reasoning, long-context.")
+    ] = "general",
     sequence_length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 4096,
     vocab_size: Annotated[int | None, typer.Option(min=1, help="Ids of the small models. Default: the target's.")] = (
         None
@@ -83,7 +87,8 @@ def run(
 ) -> None:
     """Train every run of a plan that has no loss yet, one after another, and write its held-out loss into the plan.
 
-    After an interruption the same command goes on. For many machines, divide the plan's lines among them.
+    After an interruption the same command goes on. A run that diverges gets no loss, and the reason as `failed`:
+    delete that to try it again. For many machines, divide the plan's lines among them.
 
     Example:
 
@@ -91,25 +96,46 @@ def run(
       qwen3 scaling run sweep.jsonl --data data/web
     """
     from qwen3.train import sweep
+    from qwen3.train.spikes import DivergedError
 
     runs = sweep.read_plan(plan)
     for number, each in enumerate(runs):
-        if each.loss is None:
-            runs[number] = replace(each, loss=held_out_loss(sweep.recipe(each, str(data), held_out_tokens=held_out)))
-            unfinished = plan.with_suffix(".tmp")
-            sweep.write_plan(unfinished, runs)
-            unfinished.replace(plan)
-            print(f"{each.name}: {runs[number].loss:.4f} nats ({number + 1} of {len(runs)})", flush=True)
+        if each.loss is not None or each.failed:
+            continue
+        chosen = sweep.recipe(each, str(data), held_out_tokens=held_out)
+        try:
+            done = replace(each, loss=held_out_loss(chosen))
+        except DivergedError as error:
+            done = replace(each, failed=str(error))
+        runs[number] = done
+        unfinished = plan.with_suffix(".tmp")
+        sweep.write_plan(unfinished, runs)
+        unfinished.replace(plan)
+        outcome = f"failed, {done.failed}" if done.failed else f"{done.loss:.4f} nats"
+        print(f"{each.name}: {outcome} ({number + 1} of {len(runs)})", flush=True)
     print(f"the losses are in {plan}")
+    _tell_failed([each.name for each in runs if each.failed])
 
 
 def held_out_loss(recipe: Recipe) -> float:
-    """Train a recipe in a directory that is then gone; the held-out loss of its last step."""
+    """Train a recipe in a directory that is then gone; the held-out loss of its last step. DivergedError also if that
+    is not finite, or of weights that no step changed."""
+    from qwen3.train.spikes import DivergedError
     from qwen3.train.trainer import Trainer
 
     with tempfile.TemporaryDirectory() as folder:
-        *_, last = Trainer(recipe, Path(folder)).run()
+        reports = list(Trainer(recipe, Path(folder)).run())
+    last = reports[-1]
+    if all(report.skipped for report in reports):
+        raise DivergedError(f"all {len(reports)} steps had to be skipped: {last.skipped}")
+    if not math.isfinite(last.held_out_loss):
+        raise DivergedError(f"the held-out loss is {last.held_out_loss}")
     return last.held_out_loss
+
+
+def _tell_failed(names: list[str]) -> None:
+    if names:
+        print(f"failed, and left out of a fit: {', '.join(names)}", file=sys.stderr)
 
 
 @scaling.command()
@@ -125,6 +151,7 @@ def fit(
     """Fit L(N, D) = E + A/N^a + B/D^b and power laws of learning rate and batch, with 95% intervals.
 
     N are the parameters that a token meets, without embeddings; D tokens. Kinds (dense, moe) and stages apart.
+    Runs that failed are left out.
 
     Example:
 
@@ -135,6 +162,7 @@ def fit(
     from qwen3.train.scaling import fit as fit_laws
     from qwen3.train.scaling import groups
 
+    _tell_failed(sweep.failed_runs(runs))
     laws = {key: fit_laws(each, seed) for key, each in groups(sweep.read_runs(runs)).items()}
     if out:
         sweep.write_laws(out, laws)

@@ -1,6 +1,7 @@
 """The runs of a scaling-law sweep, planned and read back; and fitted laws as a file.
 
-    plan.jsonl    a run a line: model, tokens, learning rate, batch, operations; `loss` is null until it has run
+    plan.jsonl    a run a line: model, tokens, learning rate, batch, operations; `loss` is null until it has run, and
+                  stays so if the run diverged: then `failed` says why
     laws.json     what `scaling.fit` found, for each kind of model and stage
 
 A sweep is a star: for each model and number of tokens, learning rates at one batch and batches at one rate, as factors
@@ -20,6 +21,7 @@ import numpy as np
 
 from qwen3.config import ModelConfig
 from qwen3.strict_json import parse_object, read_object
+from qwen3.train.data.stage import STAGES
 from qwen3.train.data.stage import Stage as DataStage
 from qwen3.train.flops import model_flops
 from qwen3.train.recipe import Recipe, Shards, Stage
@@ -43,6 +45,8 @@ class PlannedRun:
     flops: int
     model: dict[str, Any]
     loss: float | None = None
+    failed: str = ""
+    """Why there is no loss and will be none; empty if the run is still to come or went well."""
 
 
 def size_of(config: ModelConfig) -> int:
@@ -95,7 +99,9 @@ def plan(
     sequence_length: int = 4096,
     vocab_size: int | None = None,
 ) -> Iterator[PlannedRun]:
-    """All runs of a sweep towards `target`, the cheapest first. Batches are whole sequences, tokens whole batches."""
+    """All runs of a sweep towards `target`, the cheapest first. Batches are whole sequences, tokens whole batches.
+    ScalingError for a stage or a width that there is none of."""
+    _data_stage(stage, sequence_length, sequence_length)
     runs = []
     for width in widths:
         model = smaller(target, width, vocab_size)
@@ -128,7 +134,7 @@ def plan(
 
 
 def write_plan(path: Path, runs: Sequence[PlannedRun]) -> None:
-    path.write_text("".join(json.dumps(asdict(run)) + "\n" for run in runs), encoding="utf-8")
+    path.write_text("".join(json.dumps(asdict(run), allow_nan=False) + "\n" for run in runs), encoding="utf-8")
 
 
 def read_plan(path: Path) -> list[PlannedRun]:
@@ -143,11 +149,12 @@ def read_plan(path: Path) -> list[PlannedRun]:
 
 
 def recipe(run: PlannedRun, data: str, *, held_out_tokens: int = 1 << 17, micro_batch: int = 1 << 14) -> Recipe:
-    """A planned run on the data set in `data`, float32: 15% of its few steps warm up, a cosine falls to a tenth."""
+    """A planned run on the data set in `data`, as its stage draws from it, float32: 15% of its few steps warm up, a
+    cosine falls to a tenth. ScalingError if there is no such stage."""
     rows = run.batch // run.sequence_length
     most = max(1, micro_batch // run.sequence_length)
     at_once = max(each for each in range(1, min(rows, most) + 1) if rows % each == 0) * run.sequence_length
-    seen = DataStage(run.stage, run.sequence_length, run.batch)
+    seen = _data_stage(run.stage, run.sequence_length, run.batch)
     stage = Stage(
         run.stage,
         Shards(data, seen, max(1, held_out_tokens // at_once) * at_once),
@@ -160,17 +167,17 @@ def recipe(run: PlannedRun, data: str, *, held_out_tokens: int = 1 << 17, micro_
     return Recipe(run.name, model, (stage,), balance=1e-3 if model.is_moe else 0.0, bfloat16=False)
 
 
+def _data_stage(name: str, sequence_length: int, tokens_per_step: int) -> DataStage:
+    if name not in STAGES:
+        raise ScalingError(f"no stage {name!r}: there are {', '.join(STAGES)}")
+    return STAGES[name](sequence_length, tokens_per_step)
+
+
 def read_runs(path: Path) -> list[Run]:
     """The runs of a file that have a loss. Needs `parameters`, `tokens`, `learning_rate`, `batch`, `loss`; `kind` and
     `stage` where they are not dense and general. ScalingError naming the line."""
     found = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = parse_object(line)
-        except ValueError as error:
-            raise ScalingError(f"{path}, line {number}: {error}") from None
+    for number, value in _lines(path):
         if value.get("loss") is None:
             continue
         numbers = {}
@@ -183,6 +190,20 @@ def read_runs(path: Path) -> list[Run]:
     if not found:
         raise ScalingError(f"{path} has no run with a loss: run the plan, and write each run's held-out loss into it")
     return found
+
+
+def failed_runs(path: Path) -> list[str]:
+    """The names of the runs that `read_runs` leaves out because they failed."""
+    return [str(value.get("name", f"line {number}")) for number, value in _lines(path) if value.get("failed")]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if line.strip():
+            try:
+                yield number, parse_object(line)
+            except ValueError as error:
+                raise ScalingError(f"{path}, line {number}: {error}") from None
 
 
 # ---- Laws as a file -------------------------------------------------------------------------------------------

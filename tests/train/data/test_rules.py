@@ -17,8 +17,17 @@ def test_a_word_and_a_column_of_words_are_judged_alike(text):
 
 @pytest.mark.parametrize(
     ("text", "passing"),
-    [("a>=2", [2, 3]), ("a<0.1", [-1, 0]), ("a<=0.1", [-1, 0, 0.1]), ("a>-1", [0, 0.1, 2, 3]), ("a>=2.5", [3])]
-    + [("a=2", [2]), ("a=2.0,0.1", [0.1, 2]), ("a!=2", [-1, 0, 0.1, 3]), ("a!=2,3", [-1, 0, 0.1])],
+    [
+        ("a>=2", [2, 3]),
+        ("a>=2.5", [3]),
+        ("a<0.1", [-1, 0]),
+        ("a<=0.1", [-1, 0, 0.1]),
+        ("a>-1", [0, 0.1, 2, 3]),
+        ("a=2", [2]),
+        ("a=2.0,0.1", [0.1, 2]),
+        ("a!=2", [-1, 0, 0.1, 3]),
+        ("a!=2,3", [-1, 0, 0.1]),
+    ],
 )
 def test_a_number_and_a_column_of_numbers_are_judged_alike(text, passing):
     rule, numbers = Rule.parse(text), [-1, 0, 0.1, 2, 3]
