@@ -1,8 +1,15 @@
 """`qwen3 data`: from raw text to the documents of a step, and what it refuses."""
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+
+from qwen3.train.data import hub
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 TEXT = (
     "The river runs under the old bridge, because the valley is low. Note that number {} of the birds sings of rain. "
@@ -55,8 +62,58 @@ def test_trace_takes_the_stages_of_a_recipe(qwen3, directory, tmp_path):
     assert "mine, step 0" in qwen3(*run, "mine").output
     assert "has no stage 'other'; it has mine" in str(qwen3(*run, "other").output)
     recipe.write_text("stages = 3\n")
-    assert "has no function stages()" in qwen3(*run, "mine").output
+    assert "has no function recipe()" in qwen3(*run, "mine").output
+    assert "no recipe at" in qwen3("data", "trace", directory, "--step", "0", "--recipe", tmp_path / "no.py").output
     assert "no stage 'fourth'" in qwen3("data", "trace", directory, "--step", "0", "--stage", "fourth").output
+
+
+def test_trace_takes_a_recipe_for_training_with_its_seed(qwen3, directory, tmp_path):
+    from qwen3.train.data.dataset import Dataset
+    from qwen3.train.data.stage import Stage, StageData
+
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(
+        "import runpy\n"
+        "from dataclasses import replace\n"
+        "from qwen3.train.data.stage import Stage\n"
+        f"pretrain = runpy.run_path({str(RECIPES / 'pretrain.py')!r})['recipe']\n"
+        "def recipe(size):\n"
+        "    made = pretrain(size)\n"
+        "    first = made.stages[0]\n"
+        "    first = replace(first, data=replace(first.data, stage=Stage('seen', 64, 128)))\n"
+        "    return replace(made, stages=(first, *made.stages[1:]), seed=7)\n"
+    )
+    run = ("data", "trace", directory, "--step", "3", "--recipe", recipe, "--variant", "0.6B", "--json")
+    traced = json.loads(qwen3(*run).stdout)
+    assert traced["stage"] == "seen"
+    assert traced["digest"] == StageData(Dataset(directory), Stage("seen", 64, 128), 7).digest(3)
+    other = json.loads(qwen3(*run, "--seed", "0").stdout)
+    assert other["digest"] == StageData(Dataset(directory), Stage("seen", 64, 128), 0).digest(3)
+    assert "it has general, reasoning, long-context" in qwen3(*run, "--stage", "fourth").output
+    alone = ("data", "trace", directory, "--step", "0", "--recipe", RECIPES / "builtin.py")
+    assert "none of its stages reads a data set" in qwen3(*alone).output
+
+
+def test_a_table_of_sources_may_list_the_hubs_for_a_tokenizer_as_for_a_build(qwen3, corpus, tmp_path, monkeypatch):
+    table = tmp_path / "sources.toml"
+    table.write_text('[[source]]\nlocation = "hf://some/texts"\n')
+    monkeypatch.setattr(hub, "download", lambda source, directory, progress: replace(source, location=str(corpus)))
+    for command in (("tokenizer", table, "--vocab-size", "320"), ("build", table, "--workers", "1")):
+        result = qwen3("data", *command, "--out", tmp_path / command[0])
+        assert result.exit_code == 0, result.output
+
+
+def test_files_of_a_directory_that_are_not_read_are_named(qwen3, corpus, tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    shutil.copy(corpus, raw)
+    (raw / ".hidden").touch()
+    for name in ("b.jsonl.zst", "c.json", *(f"d{number}.csv" for number in range(5))):
+        (raw / name).touch()
+    said = f"{raw}: left out b.jsonl.zst, c.json, d0.csv, d1.csv, d2.csv and 2 more: not .jsonl, "
+    build = ("data", "build", raw, "--workers", "1", "--out", tmp_path / "out")
+    assert said in qwen3(*build).stderr
+    assert said in qwen3("data", "tokenizer", raw, "--vocab-size", "320", "--out", tmp_path / "tokenizer").stderr
 
 
 def test_a_tokenizer_is_learnt_from_the_same_sources(qwen3, corpus, tmp_path):

@@ -6,7 +6,7 @@ import json
 import os
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qwen3.tokenizer import Tokenizer
     from qwen3.train.data.dataset import Dataset
     from qwen3.train.data.manifest import Manifest
+    from qwen3.train.data.sources import Source
     from qwen3.train.data.stage import Stage
 
 data = typer.Typer(no_args_is_help=True, help="Pre-training data: build, inspect, trace, and learn a tokenizer.")
@@ -94,6 +95,8 @@ def build(
         skip_malformed=skip_malformed,
         unit_bytes=unit_mib << 20,
     )
+    if not (out / "manifest.json").exists():
+        _tell_left_out(job.sources)
     run_units = where.ray_cluster() if ray else where.processes(workers or os.cpu_count() or 1)
     try:
         with _progress() as show:
@@ -134,26 +137,43 @@ def inspect(
 @data.command()
 def trace(
     directory: Directory,
-    step: Annotated[int, typer.Option(min=0, help="The step, from 0.")],
+    step: Annotated[int, typer.Option(min=0, help="The step of the stage, from 0.")],
     stage: Annotated[str, typer.Option(help="general, reasoning, long-context, or a stage of --recipe.")] = "general",
     recipe: Annotated[
-        Path | None, typer.Option(metavar="RECIPE.py", help="A file with a function stages(), which is run.")
+        Path | None,
+        typer.Option(
+            metavar="RECIPE.py",
+            help="A file that is run: a recipe for `qwen3 train`, or one with a function stages() of data stages.",
+        ),
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="What recipe() is called with: for recipes/pretrain.py a size, as 4B.")
     ] = None,
     sequence_length: Annotated[int | None, typer.Option(min=2, help="Of a built-in stage.")] = None,
     tokens_per_step: Annotated[int | None, typer.Option(min=2, help="Of a built-in stage.")] = None,
-    seed: Annotated[int, typer.Option(help="The run's seed.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="The run's seed. Default: the recipe's, else 0.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most pieces shown.")] = 40,
     as_json: options.Json = False,
 ) -> None:
-    """Which documents a step sees: source, file and record, which of their tokens, and in which row."""
+    """Which documents a step sees: source, file and record, which of their tokens, and in which row.
+
+    \b
+      qwen3 data trace data/web --step 1000 --stage reasoning
+      qwen3 data trace data/pretrain --step 1000 --stage reasoning --recipe recipes/pretrain.py --variant 4B
+    """
     import numpy as np
 
     from qwen3.train.data.dataset import Dataset
     from qwen3.train.data.stage import StageData
 
     dataset = Dataset(directory)
-    chosen = find_stage(stage, recipe, sequence_length, tokens_per_step)
-    steps = StageData(dataset, chosen, seed)
+    if recipe is None:
+        chosen, own_seed = _built_in_stage(stage, sequence_length, tokens_per_step), 0
+    elif sequence_length or tokens_per_step:
+        raise ValueError("--sequence-length and --tokens-per-step are for built-in stages; a recipe's are its own")
+    else:
+        chosen, own_seed = _stage_of(recipe, variant, stage)
+    steps = StageData(dataset, chosen, own_seed if seed is None else seed)
     rows = steps.rows(step)
     digest = steps.digest(step)
     row_of = np.searchsorted(rows.ends, np.arange(len(rows.documents)), "right")
@@ -219,39 +239,52 @@ def learn_tokenizer(
     from qwen3.train.data import hub
     from qwen3.train.data.sources import Source, sample_texts
 
+    given = [Source(each, text=text_field) for each in sources]
+    _tell_left_out(given)
     with _progress() as show:
-        given = [Source(each, text=text_field) for each in sources]
-        given = [hub.download(each, out / "raw") if each.location.startswith(hub.PREFIX) else each for each in given]
-        made = train_tokenizer(sample_texts(given, megabytes * 1_000_000, show), vocab_size)
+        local = hub.local_sources(given, out / "raw", lambda count: show("download", count, 0))
+        made = train_tokenizer(sample_texts(local, megabytes * 1_000_000, show), vocab_size)
     made.save(out)
     print(f"{out}: a tokenizer of {made.vocab_size:,} ids")
     if made.vocab_size < vocab_size:
         print(f"the texts hold too few distinct words for {vocab_size:,}", file=sys.stderr)
 
 
-def find_stage(
-    name: str, recipe: Path | None = None, sequence_length: int | None = None, tokens_per_step: int | None = None
-) -> Stage:
-    """A built-in stage, scaled, or one that the file `recipe` defines by its function `stages()`."""
-    from qwen3.train.data.stage import STAGES, Stage
+def _built_in_stage(name: str, sequence_length: int | None, tokens_per_step: int | None) -> Stage:
+    from qwen3.train.data.stage import STAGES
 
-    if recipe is None:
-        if name not in STAGES:
-            raise ValueError(f"no stage {name!r}: there are {', '.join(STAGES)}; others need --recipe")
-        given = {"sequence_length": sequence_length, "tokens_per_step": tokens_per_step}
-        return STAGES[name](**{option: value for option, value in given.items() if value is not None})
-    if sequence_length or tokens_per_step:
-        raise ValueError("--sequence-length and --tokens-per-step are for built-in stages; a recipe's are its own")
-    if not recipe.is_file():
-        raise ValueError(f"no recipe at {recipe}: name a Python file with a function stages()")
-    make = runpy.run_path(str(recipe)).get("stages")
-    stages = list(make()) if callable(make) else []
-    if not stages or not all(isinstance(each, Stage) for each in stages):
-        raise ValueError(f"{recipe} has no function stages() that returns qwen3.train.data.stage.Stage objects")
-    found = [each for each in stages if each.name == name]
-    if not found:
-        raise ValueError(f"{recipe} has no stage {name!r}; it has {', '.join(each.name for each in stages)}")
-    return found[0]
+    if name not in STAGES:
+        raise ValueError(f"no stage {name!r}: there are {', '.join(STAGES)}; others need --recipe")
+    given = {"sequence_length": sequence_length, "tokens_per_step": tokens_per_step}
+    return STAGES[name](**{option: value for option, value in given.items() if value is not None})
+
+
+def _stage_of(path: Path, variant: str | None, name: str) -> tuple[Stage, int]:
+    """What the stage `name` of a file's `stages()` or `recipe()` reads, and the seed of the run."""
+    from qwen3.cli.train import load_recipe
+    from qwen3.train.data.stage import Stage
+
+    make = runpy.run_path(str(path)).get("stages") if path.is_file() else None
+    if callable(make):
+        stages, seed = {each.name: each for each in make() if isinstance(each, Stage)}, 0
+    else:
+        made = load_recipe(path, variant)
+        stages, seed = {each.name: each.shards.stage for each in made.stages if each.shards}, made.seed
+    if name not in stages:
+        there = f"it has {', '.join(stages)}" if stages else "none of its stages reads a data set"
+        raise ValueError(f"{path} has no stage {name!r}; {there}")
+    return stages[name], seed
+
+
+def _tell_left_out(given: Iterable[Source]) -> None:
+    """On stderr, which files of directories are of no format that is read."""
+    from qwen3.train.data import sources
+
+    for source in (each for one in given for each in sources.expand(one)):
+        if files := sources.left_out(source):
+            names = ", ".join(map(str, files[:5]))
+            more = f" and {len(files) - 5:,} more" if len(files) > 5 else ""
+            print(f"{source.location}: left out {names}{more}: not {', '.join(sources.FORMATS)}", file=sys.stderr)
 
 
 def _load_tokenizer(name: str) -> Tokenizer:

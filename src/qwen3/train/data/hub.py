@@ -7,17 +7,25 @@ that commit: the same build later reads the same documents.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from qwen3.train.data.errors import DataError
-from qwen3.train.data.sources import Source
+from qwen3.train.data.sources import Source, expand
 
 PREFIX = "hf://"
 _OPTIONS = {"config", "split", "revision"}
+
+
+def local_sources(
+    given: Iterable[Source], directory: Path, progress: Callable[[int], None] = lambda documents: None
+) -> list[Source]:
+    """All sources that those given stand for, those of the hub copied into `directory`."""
+    listed = [source for each in given for source in expand(each)]
+    return [download(each, directory, progress) if each.location.startswith(PREFIX) else each for each in listed]
 
 
 def download(source: Source, directory: Path, progress: Callable[[int], None] = lambda documents: None) -> Source:

@@ -81,11 +81,7 @@ def make_plan(job: Job, digest: str, directory: Path, progress: Progress) -> Pla
             _check_unchanged(plan.files)
             return plan
     (directory / PARTS).mkdir(exist_ok=True)
-    local = []
-    for source in (each for given in job.sources for each in sources.expand(given)):
-        if source.location.startswith(hub.PREFIX):
-            source = hub.download(source, directory / "raw", lambda count: progress("download", count, 0))
-        local.append(source)
+    local = hub.local_sources(job.sources, directory / "raw", lambda count: progress("download", count, 0))
     found = [(file, number) for number, source in enumerate(local) for file in sources.find_files(source)]
     total = sum(sources.unpacked_bytes(file) for file, _ in found)
     unit_bytes = job.unit_bytes or min(max(total // 64, 1 << 20), 64 << 20)

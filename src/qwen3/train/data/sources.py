@@ -34,7 +34,8 @@ from qwen3.train.data.errors import DataError
 
 MAX_LINE_BYTES = 256 << 20
 _CHUNK_BYTES = 4 << 20
-_IN_DIRECTORIES = (".jsonl", ".jsonl.gz", ".parquet", ".txt", ".txt.gz", ".md")
+FORMATS = (".jsonl", ".jsonl.gz", ".parquet", ".txt", ".txt.gz", ".md")
+"""What is read of a directory."""
 
 
 @dataclass(frozen=True)
@@ -121,21 +122,29 @@ def expand(source: Source) -> list[Source]:
 
 
 def find_files(source: Source) -> list[Path]:
-    """The files at a local location, sorted. DataError if there are none."""
+    """The files at a local location, sorted; of a directory those of known formats. DataError if there are none."""
     path = Path(source.location).expanduser()
     if path.is_dir():
-        found = [file for file in path.rglob("*") if file.name.endswith(_IN_DIRECTORIES) and file.is_file()]
+        found = [file for file in path.rglob("*") if file.name.endswith(FORMATS) and file.is_file()]
     elif path.is_file():
         found = [path]
     else:
         found = [Path(name) for name in glob.glob(str(path), recursive=True) if os.path.isfile(name)]
     if not found:
-        kinds = ", ".join(_IN_DIRECTORIES)
+        kinds = ", ".join(FORMATS)
         raise DataError(f"no files at {source.location}: name a file, a glob, or a directory with {kinds}")
     for file in found:
         if file.name.endswith((".json", ".zst", ".bz2", ".xz")):
             raise DataError(f"{file}: not a known format; make it .jsonl, .jsonl.gz, .parquet or text")
     return sorted(found)
+
+
+def left_out(source: Source) -> list[Path]:
+    """The files of a directory that `find_files` passes over, hidden ones apart, sorted, as paths within it."""
+    path = Path(source.location).expanduser()
+    others = [file for file in path.rglob("*") if not file.name.endswith(FORMATS) and file.is_file()]
+    within = [file.relative_to(path) for file in others]
+    return sorted(file for file in within if not any(part.startswith(".") for part in file.parts))
 
 
 def unpacked_bytes(path: Path) -> int:
@@ -199,9 +208,9 @@ def sample_texts(
     characters: int,
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> Iterator[str]:
-    """Texts of all sources, from each file as many characters as its share of all bytes allows; malformed ones are
-    refused. For what is learnt from a sample, such as a tokenizer."""
-    found = [(path, source) for each in given for source in expand(each) for path in find_files(source)]
+    """Texts of all local sources, from each file as many characters as its share of all bytes allows; malformed ones
+    are refused. For what is learnt from a sample, such as a tokenizer."""
+    found = [(path, source) for source in given for path in find_files(source)]
     total = sum(path.stat().st_size for path, _ in found)
     for number, (path, source) in enumerate(found):
         progress("reading", number, len(found))
