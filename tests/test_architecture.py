@@ -53,6 +53,7 @@ LIGHT = {
     "qwen3.train.card": set(),
     "qwen3.train.card_text": set(),
     "qwen3.train.charts": set(),
+    "qwen3.train.code_version": set(),
     "qwen3.train.curriculum": set(),
     "qwen3.train.data": set(),
     "qwen3.train.curves": set(),

@@ -89,11 +89,13 @@ def test_log_shows_the_chain_of_a_run(qwen3, tmp_path):
     for step in (1, 2):
         directory = tmp_path / f"step_{step}"
         directory.mkdir()
-        manifest = {"step": step, "recipe": "r" * 64, "files": {}, "parent": parent}
+        commit = "c" * 40 + " with changes"
+        manifest = {"step": step, "recipe": "r" * 64, "commit": commit, "files": {}, "parent": parent}
         (directory / "manifest.json").write_text(json.dumps(manifest))
         parent = integrity.sha256(directory / "manifest.json")
     text = qwen3("ckpt", "log", tmp_path).stdout
     assert text.index("step 2") < text.index("from: step 1")
+    assert f"code {'c' * 16} with changes" in text
     assert "no ledger" in text
     work(begin(tmp_path, 0), 0, 2)
     assert "first weights: drawn at random" in qwen3("ckpt", "log", tmp_path).stdout

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from training import one_process, processes, short, state, three_stages
 
-from qwen3.train import checkpoint
+from qwen3.checkpoint.integrity import sha256
 from qwen3.train.data.errors import DataError
 from qwen3.train.distribute import World
 from qwen3.train.trainer import Trainer
@@ -92,7 +92,7 @@ def test_each_checkpoint_names_its_parent(runs):
     folder, *_ = runs
     steps = [folder / "elastic" / f"step_{n}" for n in (3, 6, 9)]
     parents = [json.loads((step / "manifest.json").read_text())["parent"] for step in steps]
-    assert parents == [None, *(checkpoint.sha256(step / "manifest.json") for step in steps[:-1])]
+    assert parents == [None, *(sha256(step / "manifest.json") for step in steps[:-1])]
 
 
 def test_a_number_of_processes_that_cannot_divide_a_step_is_refused(data, tmp_path):

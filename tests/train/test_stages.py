@@ -13,8 +13,8 @@ import torch
 from torch.distributed.checkpoint import HuggingFaceStorageWriter
 from training import gradients, relative_difference, short, state, three_stages
 
+from qwen3.checkpoint.safetensors import CheckpointError
 from qwen3.train import checkpoint, curves
-from qwen3.train.checkpoint import CheckpointError
 from qwen3.train.feed import open_feed
 from qwen3.train.spikes import DivergedError, SpikeGuard
 from qwen3.train.trainer import Trainer
@@ -225,7 +225,7 @@ def test_killed_at_random_moments_it_goes_on_bit_equal(data):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=KILLS.parents[1])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found.pop("while saving") >= 0
+    del found["while saving"]  # Left to chance.
     assert found == {"kills": 2, "failed starts": 0, "each step once": True, "bit-equal": True}
 
 

@@ -118,7 +118,8 @@ def log(path: Where, as_json: options.Json = False) -> None:
     for number in range(len(ancestors) - 1, -1, -1):
         each = ancestors[number]
         print(f"step {each.step:,}  {each.stage}  manifest {each.digest[:16]}")
-        print(f"  recipe {each.recipe[:16] or 'unknown'}, code {each.commit[:16] or 'unknown'}")
+        commit, _, changes = each.commit.partition(" ")
+        print(f"  recipe {each.recipe[:16] or 'unknown'}, code {f'{commit[:16]} {changes}'.strip() or 'unknown'}")
         if each.parent is None:
             print("  from: " + ("no parent is named" if number else "the start of the run, or a parent not named"))
         elif number and integrity.is_child(each, ancestors[number - 1]):

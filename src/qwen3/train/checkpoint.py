@@ -11,10 +11,8 @@ any number of processes reads what any other number wrote. No pickles: nothing i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-import subprocess
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,15 +24,14 @@ from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
 
+from qwen3.checkpoint.integrity import sha256
+from qwen3.checkpoint.safetensors import CheckpointError
 from qwen3.strict_json import read_object
+from qwen3.train.code_version import commit
 from qwen3.train.data.saved import sync
 from qwen3.train.distribute import World
 
 MANIFEST, LATEST = "manifest.json", "latest"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be written or read; the message says what to do."""
 
 
 def save(directory: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], world: World) -> Path:
@@ -59,7 +56,7 @@ def save(directory: Path, step: int, tensors: Mapping[str, Tensor], facts: Mappi
         world.wait()
         if world.is_first:
             files = {path.name: sha256(path) for path in sorted(temporary.glob("*.safetensors"))}
-            manifest = {"step": step, "parent": parent, "commit": _commit(), "files": files, **facts}
+            manifest = {"step": step, "parent": parent, "commit": commit(), "files": files, **facts}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
             _complete(temporary, final)
     except (OSError, CheckpointException) as error:
@@ -125,11 +122,6 @@ def _one_process_is_enough() -> Iterator[None]:
         yield
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _damaged(path: Path, reason: str) -> CheckpointError:
     others = sorted(_complete_before(path), key=lambda name: int(name.removeprefix("step_")))
     fix = f"write {others[-1]} into" if others else "delete"
@@ -170,14 +162,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, CheckpointException):
         return "; ".join(str(failure[0]) for failure in error.failures.values())
     return str(error)
-
-
-def _commit() -> str | None:
-    """The commit of this code where it runs from a git checkout that tracks it."""
-    here = Path(__file__)
-    if shutil.which("git") is None:
-        return None
-    git = ["git", "-C", str(here.parent)]
-    tracked = subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True)
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-    return head.stdout.strip() if tracked.returncode == head.returncode == 0 else None

@@ -19,8 +19,6 @@ import os
 import platform
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 import time
 import uuid
@@ -34,6 +32,7 @@ from typing import Any
 from qwen3.config import ModelConfig
 from qwen3.hardware import total_bytes
 from qwen3.strict_json import parse_object
+from qwen3.train.code_version import code_version
 from qwen3.train.energy import Meter
 
 FOLDER = "ledger"
@@ -73,22 +72,6 @@ def this_machine(gpus: tuple[str, ...] = (), *, has_cores: bool = True) -> Hardw
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processor = named[1] if named else platform.processor() or platform.machine()
     return Hardware(processor, cores if has_cores else 0, total_bytes(), gpus)
-
-
-def code_version() -> dict[str, str]:
-    """SHA-256 of this package's sources, and the commit where it runs from a git checkout."""
-    root = Path(__file__).parents[1]
-    total = hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        total.update(f"{file.relative_to(root).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    version = {"sha256": total.hexdigest()}
-    if (root.parents[1] / ".git").exists() and shutil.which("git"):
-        git = ["git", "-C", str(root.parents[1])]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
-        if commit.returncode == 0:
-            version["commit"] = commit.stdout.strip() + (" with changes" if changed.stdout.strip() else "")
-    return version
 
 
 def _program() -> str:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from qwen3.checkpoint.integrity import sha256
 from qwen3.tokenizer import Tokenizer
 from qwen3.train.data import manifest, saved
 from qwen3.train.data.assemble import assemble
@@ -57,7 +58,7 @@ def build(
         return made
     plan = make_plan(job, digest, directory, progress)
     copy = directory / "tokenizer" / "tokenizer.json"
-    if not copy.exists() or manifest.sha256(copy) != tokenizer_hash:
+    if not copy.exists() or sha256(copy) != tokenizer_hash:
         tokenizer.save(copy.parent)
     waiting = [index for index in range(len(plan.units)) if not part_of(directory, index).exists()]
     done = len(plan.units) - len(waiting)
@@ -103,7 +104,7 @@ def _why_nothing_stays(plan: Plan, directory: Path) -> str:
 def _tokenizer_sha256(tokenizer: Tokenizer) -> str:
     with tempfile.TemporaryDirectory() as directory:
         tokenizer.save(directory)
-        return manifest.sha256(Path(directory, "tokenizer.json"))
+        return sha256(Path(directory, "tokenizer.json"))
 
 
 def _run_here(directory: Path, indices: list[int]) -> Iterator[int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qwen3.checkpoint.integrity import sha256
 from qwen3.tokenizer import Tokenizer
 from qwen3.train.data import manifest, saved
 from qwen3.train.data.errors import DataError
@@ -88,7 +89,7 @@ class Dataset:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the tokens were made with; it travels with them."""
         path = self.directory / "tokenizer" / "tokenizer.json"
-        if not path.is_file() or manifest.sha256(path) != self.manifest.tokenizer_sha256:
+        if not path.is_file() or sha256(path) != self.manifest.tokenizer_sha256:
             raise DataError(f"{path} is not the tokenizer that the manifest names by its SHA-256")
         return Tokenizer.load(path)
 
@@ -149,7 +150,7 @@ class Dataset:
     def _check_digests(self, entry: ShardEntry) -> None:
         for kind, expected in entry.sha256.items():
             path = self.directory / f"{entry.name}.{kind}"
-            if manifest.sha256(path) == expected:
+            if sha256(path) == expected:
                 continue
             place = "its SHA-256 is not the manifest's"
             if kind == "bin":

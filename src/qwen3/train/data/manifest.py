@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from qwen3.checkpoint.integrity import sha256
 from qwen3.train.data.errors import DataError
 
 NAME = "manifest.json"
@@ -145,8 +146,3 @@ def block_checksums(path: Path) -> tuple[int, ...]:
     """CRC-32 of each BLOCK_BYTES of a file."""
     with path.open("rb") as file:
         return tuple(zlib.crc32(block) for block in iter(lambda: file.read(BLOCK_BYTES), b""))
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
