@@ -4,6 +4,7 @@ import json
 import runpy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from training import state
 from qwen3.checkpoint import drift, integrity
 from qwen3.checkpoint.hub import resolve
 from qwen3.tokenizer import Tokenizer
-from qwen3.train import card, card_text, ledger, shares
+from qwen3.train import bookkeeping, card, card_text, ledger, shares
 from qwen3.train.attend import SHORT
 from qwen3.train.bookkeeping import Bookkeeper
 from qwen3.train.conversations import LABELS
@@ -23,6 +24,7 @@ from qwen3.train.data.stage import general, reasoning
 from qwen3.train.distribute import World
 from qwen3.train.flops import step_flops
 from qwen3.train.recipe import Shards
+from qwen3.train.spikes import SpikeGuard
 from qwen3.train.trainer import Trainer
 
 WHOLE = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "builtin.py"))["recipe"]().tiny()
@@ -103,6 +105,32 @@ def test_a_run_goes_on_with_another_end_as_if_it_had_always_had_it(tmp_path):
     for other in (replace(longer, seed=1), longer.each_stage(schedule=((0, 0.0), (2, 1e-3), (9, 0.0)))):
         with pytest.raises(ValueError, match="another recipe, different before step 15"):
             train(other, tmp_path / "run")
+
+
+def test_a_skipped_step_trains_on_no_token_and_its_documents_still_have_shares(tmp_path, monkeypatch):
+    judge = SpikeGuard.reason_to_skip
+    monkeypatch.setattr(SpikeGuard, "reason_to_skip", lambda *step: "made up" if step[1] in (2, 5) else judge(*step))
+    train(TINY, tmp_path)
+    totals, (stage,) = ledger.read(tmp_path), ledger.read(tmp_path).stages
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log if line["skipped"]] == [2, 5]
+    assert totals.kept.skipped_steps == 2
+    assert stage.trained_tokens == sum(line["trained_tokens"] for line in log if not line["skipped"])
+    assert shares.read(tmp_path).tokens == totals.kept.tokens == sum(line["tokens"] for line in log)
+    text = card_text.markdown(card.of(tmp_path, "tiny"))
+    assert "| steps skipped | 2, " in text
+    assert "Steps that were skipped saw theirs too." in text
+
+
+def test_the_meter_is_of_the_gpu_that_cuda_means(tmp_path, monkeypatch):
+    """CUDA_VISIBLE_DEVICES renumbers the GPUs for CUDA and not for NVML."""
+    asked = []
+    monkeypatch.setattr(bookkeeping, "meters", lambda gpus, **options: asked.extend(gpus) or {})
+    properties = {torch.device("cuda", 1): SimpleNamespace(uuid="1234-abcd")}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties.__getitem__)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    Bookkeeper(TINY, tmp_path, World(device=torch.device("cuda", 1)), software="qwen3 0.1.0")
+    assert asked == ["GPU-1234-abcd"]
 
 
 def test_operations_are_those_of_the_documents(on_shards, tmp_path):

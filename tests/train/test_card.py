@@ -6,13 +6,14 @@ import re
 import shutil
 
 import pytest
-from ledgers import begin, work
+from ledgers import Steady, begin, work
 
 from qwen3.checkpoint.hub import resolve
 from qwen3.train import card, card_text, ledger, shares
 from qwen3.train.card import CardError, Table
 from qwen3.train.data.errors import DataError
 from qwen3.train.energy import Grid
+from qwen3.train.ledger import Hardware
 from qwen3.train.shares import DataShares, StageShares
 
 
@@ -51,16 +52,53 @@ def test_a_runs_card_holds_the_ledgers_figures(run):
     ]
     compute = dict(table(made, "Compute").rows)
     totals = ledger.read(run)
-    kwh = 1.5 * totals.used.joules["cpu"] / 3.6e6
+    kwh = 1.5 * sum(totals.used.joules.values()) / 3.6e6
     assert compute["energy"] == f"{kwh:.4g} kWh, give or take {kwh / 10:.2g}"
     assert compute["carbon"].startswith(f"{100 * kwh:.4g} g CO2e")
     assert compute["carbon by"] == "100 g CO2e a kWh: made up; overhead x 1.5"
     assert compute["floating-point operations"].startswith("6000,")
     assert compute["of these done twice"].startswith("100 tokens")
-    assert compute["energy by"] == "cpu: made up"
+    assert compute["energy by"] == f"cpu: made up, {kwh:.4g} kWh within 10%"
+    assert compute["steps skipped"] == "none"
     text = card_text.markdown(made)
     for words in ("r" * 64, totals.attempts[0].code["sha256"], "0.956", "exactly 500 tokens", "stopped or killed"):
         assert words in text
+
+
+def test_energy_by_several_meters_names_each_with_its_part_and_uncertainty(tmp_path):
+    work(begin(tmp_path, 0, meters={"cpu": Steady(5e6, "estimated: made up", 0.5)}), 0, 1)
+    work(begin(tmp_path, 1, meters={"cpu": Steady(2e6, "RAPL", 0.05)}), 1, 2)
+    made = card.of(tmp_path, "tiny")
+    compute = dict(table(made, "Compute").rows)
+    assert compute["energy"] == "1.944 kWh, give or take 0.72"
+    assert compute["energy by"] == ("cpu: RAPL, 0.5556 kWh within 5%; cpu: estimated: made up, 1.389 kWh within 50%")
+    assert "71% of the energy was not measured but estimated" in card_text.markdown(made)
+
+
+def test_what_was_not_measured_is_said_beside_the_sum_and_in_the_limits(tmp_path):
+    work(begin(tmp_path, 0, hardware=Hardware("a processor", 4, 2**34, ("a GPU",))), 0, 1)
+    made = card.of(tmp_path, "tiny")
+    compute = dict(table(made, "Compute").rows)
+    for row in ("energy", "carbon"):
+        assert compute[row].endswith(", without the gpu where it was not measured")
+    assert "gpu: not measured in " in compute["energy by"]
+    assert "The energy of the gpu was not measured" in card_text.markdown(made)
+
+
+def test_a_run_without_any_meter_has_no_figure_of_energy(tmp_path):
+    work(begin(tmp_path, 0, meters={}), 0, 1)
+    compute = dict(table(card.of(tmp_path, "tiny"), "Compute").rows)
+    assert compute["energy"] == compute["carbon"] == card.UNKNOWN
+    assert compute["energy by"].startswith("cpu: not measured in ")
+
+
+def test_skipped_steps_are_in_the_card_and_unknown_where_the_ledger_does_not_say(tmp_path):
+    work(begin(tmp_path, 0), 0, 2, skipped="loss is nan")
+    compute = dict(table(card.of(tmp_path, "tiny"), "Compute").rows)
+    assert compute["steps skipped"] == "2, which saw their tokens and trained on none"
+    path = tmp_path / "ledger" / "rank_0.jsonl"
+    path.write_text(path.read_text().replace(', "skipped": "loss is nan"', ""))
+    assert dict(table(card.of(tmp_path, "tiny"), "Compute").rows)["steps skipped"] == card.UNKNOWN
 
 
 def test_shares_add_up_to_the_exact_tokens_of_the_ledger(run):

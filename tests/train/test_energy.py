@@ -35,31 +35,60 @@ def test_rapl_counts_packages_and_memory_once_and_over_the_wrap(tmp_path):
 
 
 class Library:
-    """NVML as this package calls it: two boards."""
+    """NVML as this package calls it: two boards, of which CUDA may see any in any order."""
 
-    millijoules = (1_000_000, 5_000_000)
-    code = 0
+    uuids = (b"GPU-a", b"GPU-b")
+
+    def __init__(self, is_divided=False, **codes):
+        self.millijoules, self.is_divided, self.codes = [1_000_000, 5_000_000], is_divided, codes
 
     def nvmlInit_v2(self):  # noqa: N802
+        return self.codes.get("init", 0)
+
+    def nvmlDeviceGetHandleByUUID(self, uuid, handle):  # noqa: N802
+        if uuid not in self.uuids:
+            return 6
+        ctypes.cast(handle, ctypes.POINTER(ctypes.c_void_p))[0] = self.uuids.index(uuid) + 1
         return 0
 
-    def nvmlDeviceGetHandleByIndex_v2(self, index, handle):  # noqa: N802
-        ctypes.cast(handle, ctypes.POINTER(ctypes.c_void_p))[0] = index + 1
-        return 0
+    def nvmlDeviceGetMigMode(self, handle, current, pending):  # noqa: N802
+        ctypes.cast(current, ctypes.POINTER(ctypes.c_uint))[0] = self.is_divided
+        return 0 if self.is_divided else 3
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle, value):  # noqa: N802
         ctypes.cast(value, ctypes.POINTER(ctypes.c_ulonglong))[0] = self.millijoules[handle.value - 1]
-        return self.code
+        return self.codes.get("energy", 0)
 
 
 def test_nvml_counts_the_devices_in_use_from_the_start():
     library = Library()
-    one, both = Nvml([1], library), Nvml([0, 1], library)
-    library.millijoules = (1_004_000, 5_002_000)
+    one, both = Nvml(["GPU-b"], library), Nvml(["GPU-a", "GPU-b"], library)
+    library.millijoules = [1_004_000, 5_002_000]
     assert (one.joules(), both.joules()) == (2.0, 6.0)
-    library.code = 3
-    with pytest.raises(ValueError, match="cannot be measured"):
+    library.codes["energy"] = 15
+    with pytest.raises(OSError, match="cannot be measured"):
         both.joules()
+
+
+@pytest.mark.parametrize(
+    "library",
+    [None, object(), Library(init=9), Library(energy=3), Library(is_divided=True)],
+    ids=["no library", "a stand-in", "no driver", "no counter", "MIG"],
+)
+def test_a_gpu_without_a_counter_of_its_own_is_left_out(library, tmp_path, monkeypatch):
+    def load(name):
+        if library is None:
+            raise OSError(f"{name}: cannot open shared object file")
+        return library
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    assert list(meters(["GPU-a"], root=tmp_path)) == ["cpu"]
+
+
+def test_a_gpu_that_the_driver_does_not_know_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
+    assert list(meters(["GPU-c"], root=tmp_path)) == ["cpu"]
+    assert list(meters(["GPU-b"], root=tmp_path)) == ["gpu", "cpu"]
 
 
 def test_without_counters_the_figure_is_an_estimate_and_says_so(tmp_path):

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import ledgers
 import pytest
-from ledgers import begin, work
+from ledgers import MACHINE, Steady, begin, work
 
 from qwen3.train import ledger
+from qwen3.train.energy import MeterKind
 from qwen3.train.ledger import Hardware, LedgerError, Parent
+
+MADE_UP = MeterKind("cpu", "made up", 0.1)
 
 
 def test_a_run_in_one_go(tmp_path):
@@ -28,7 +31,7 @@ def test_a_run_in_one_go(tmp_path):
     assert totals.used == totals.kept
     assert (totals.kept.tokens, totals.kept.trained_tokens, totals.kept.flops) == (400, 395, 5000)
     # Five steps and the end.
-    assert totals.kept.joules == {"cpu": 60.0}
+    assert totals.kept.joules == {MADE_UP: 60.0}
     assert totals.kept.core_hours == pytest.approx(4 * totals.kept.device_hours)
     assert totals.parent.digest == "d" * 64
     assert totals.attempts[0].ended
@@ -46,7 +49,7 @@ def test_steps_done_again_count_once_as_tokens_and_twice_as_work(tmp_path):
     assert totals.kept.tokens == 1000
     assert totals.kept.flops == 10_000
     assert totals.repeated.flops == 3_000
-    assert totals.used.joules["cpu"] == 10 * (7 + 1 + 5 + 1)
+    assert totals.used.joules[MADE_UP] == 10 * (7 + 1 + 5 + 1)
     assert [(a.first, a.last, a.ended) for a in totals.attempts] == [(0, 5, False), (5, 5, False), (5, 10, True)]
     assert totals.stages[0].tokens == 1000
 
@@ -80,6 +83,65 @@ def test_gpus_are_the_devices_where_there_are_some(tmp_path):
     work(book, 0, 1)
     totals = ledger.read(tmp_path)
     assert totals.kept.core_hours == pytest.approx(2 * totals.kept.device_hours)
+
+
+def test_joules_stay_with_the_meter_that_read_them(tmp_path):
+    """A run moves from a machine without RAPL to two, of which the second lacks it too."""
+    estimate, rapl = ("estimated: made up", 0.5), ("RAPL", 0.05)
+    work(begin(tmp_path, 0, meters={"cpu": Steady(5, *estimate)}), 0, 2)
+    first = begin(tmp_path, 2, meters={"cpu": Steady(7, *rapl)})
+    second = begin(tmp_path, 2, rank=1, attempt=first.attempt, meters={"cpu": Steady(3, *estimate)})
+    for book in (first, second):
+        work(book, 2, 3)
+    # What the third rank read is of an attempt that the first process knows nothing of.
+    work(begin(tmp_path, 2, rank=2, attempt="lost", meters={"cpu": Steady(1, *rapl)}), 2, 3)
+    totals = ledger.read(tmp_path)
+    assert totals.kept.joules == {MeterKind("cpu", *estimate): 5 + 5 + 3, MeterKind("cpu", *rapl): 7}
+    assert totals.repeated.joules == {MeterKind("cpu", *rapl): 1}
+
+
+def test_devices_without_a_meter_are_not_measured_and_nothing_is_said_of_processes_without_any(tmp_path):
+    machine = Hardware("a processor", 4, 2**34, ("a GPU", "a GPU"))
+    first = begin(tmp_path, 0, hardware=machine)
+    second = begin(tmp_path, 0, rank=1, attempt=first.attempt, hardware=Hardware("a processor", 0, 2**34), meters={})
+    for book in (first, second):
+        work(book, 0, 2)
+    kept = ledger.read(tmp_path).kept
+    assert kept.unmeasured_hours == {"gpu": pytest.approx(kept.device_hours)}
+    assert kept.joules == {MADE_UP: 20}
+
+
+def test_a_meter_that_fails_ends_the_measuring_and_not_the_run(tmp_path):
+    book = begin(tmp_path, 0, hardware=MACHINE, meters={"cpu": Steady(fails_after=2)})
+    work(book, 0, 5)
+    book.close()
+    lines = list(ledger._lines(tmp_path / "ledger" / "rank_0.jsonl"))[1:]
+    assert [line["joules"] for line in lines] == [{"cpu": 10}, {"cpu": 10}, {}, {}, {}, {}]
+    totals = ledger.read(tmp_path)
+    assert totals.kept.joules == {MADE_UP: 20}
+    assert totals.kept.unmeasured_hours == {"cpu": pytest.approx(sum(line["seconds"] for line in lines[2:]) / 3600)}
+
+
+def test_skipped_steps_saw_their_tokens_and_trained_on_none(tmp_path):
+    book = begin(tmp_path, 0)
+    work(book, 0, 3)
+    work(book, 3, 5, skipped="loss is nan")
+    totals = ledger.read(tmp_path)
+    assert (totals.kept.tokens, totals.kept.trained_tokens, totals.kept.skipped_steps) == (500, 3 * 99, 2)
+    assert totals.stages[0].trained_tokens == 3 * 99
+    assert totals.knows_skips
+    with pytest.raises(AssertionError):
+        book.record(6, stage="general", tokens=1, trained_tokens=1, flops=1, skipped="loss is nan")
+
+
+def test_a_ledger_without_skips_is_read_and_does_not_know_them(tmp_path):
+    """As the built-in model's is."""
+    work(begin(tmp_path, 0), 0, 2)
+    path = tmp_path / "ledger" / "rank_0.jsonl"
+    path.write_text(path.read_text().replace(', "skipped": ""', ""))
+    totals = ledger.read(tmp_path)
+    assert totals.kept.tokens == 200
+    assert not totals.knows_skips
 
 
 KILLED = """

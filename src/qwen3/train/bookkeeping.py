@@ -22,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from qwen3.config import RopeParameters
 from qwen3.tokenizer import Tokenizer
 from qwen3.train import conversations, ledger, shares
@@ -50,7 +52,7 @@ class Bookkeeper:
         self._recipe, self._run, self._rank = recipe, run, world.rank
         is_gpu = world.device.type == "cuda"
         is_first_on_machine = int(os.environ.get("LOCAL_RANK", "0")) == 0
-        gpus = [world.device.index or 0] if is_gpu else []
+        gpus = [f"GPU-{torch.cuda.get_device_properties(world.device).uuid}"] if is_gpu else []
         self._options = {
             "name": recipe.name,
             "software": software,
@@ -75,8 +77,9 @@ class Bookkeeper:
             report.step,
             stage=report.stage,
             tokens=report.tokens,
-            trained_tokens=report.trained_tokens,
+            trained_tokens=0 if report.skipped else report.trained_tokens,
             flops=report.flops,
+            skipped=report.skipped,
         )
 
     def state(self) -> Mapping[str, Any]:
@@ -94,7 +97,10 @@ class Bookkeeper:
             self._ledger.close()
 
     def count_shares(self, tokenizer: Tokenizer) -> None:
-        """Of a run that ended: the first process counts the shares of its data, if the ledger holds every step."""
+        """Of a run that ended: the first process counts the shares of its data, if the ledger holds every step.
+
+        They are of what the steps saw, so of skipped ones too, like the ledger's tokens that they add up to.
+        """
         if self._rank or not ledger.exists(self._run):
             return
         totals = ledger.read(self._run)

@@ -172,17 +172,8 @@ def _model_rows(config: ModelConfig) -> Rows:
 # ---- Compute --------------------------------------------------------------------------------------------------
 
 
-def energy(spent: Spent, totals: Totals, grid: Grid) -> tuple[float, float]:
-    """Kilowatt hours of the machines, the building's overhead included, and the absolute uncertainty of that.
-
-    The uncertainties of the meters add up: nothing says that their errors are independent.
-    """
-    hours = {name: joules / 3.6e6 * grid.overhead for name, joules in spent.joules.items()}
-    return sum(hours.values()), sum(value * totals.meters[name]["uncertainty"] for name, value in hours.items())
-
-
 def _compute(totals: Totals, grid: Grid) -> Iterator[Block]:
-    used, kwh = totals.used, energy(totals.used, totals, grid)
+    used = totals.used
     machines = sorted({attempt.hardware for attempt in totals.attempts})
     processes = sorted({attempt.processes for attempt in totals.attempts})
     missing = totals.steps - totals.recorded_steps
@@ -192,15 +183,13 @@ def _compute(totals: Totals, grid: Grid) -> Iterator[Block]:
             ("processes", ", ".join(map(str, processes))),
             ("device-hours", f"{used.device_hours:,.4g} ({used.core_hours:,.4g} core-hours)"),
             ("floating-point operations", f"{used.flops:.4g}, from the shapes of every step"),
-            ("energy", f"{kwh[0]:.4g} kWh, give or take {kwh[1]:.2g}"),
-            ("energy by", "; ".join(f"{name}: {meter['method']}" for name, meter in totals.meters.items()) or UNKNOWN),
-            ("carbon", f"{kwh[0] * grid.grams_per_kwh:,.4g} g CO2e, give or take {kwh[1] * grid.grams_per_kwh:,.2g}"),
-            ("carbon by", f"{grid.grams_per_kwh:g} g CO2e a kWh: {grid.source}; overhead x {grid.overhead:g}"),
+            *_energy_rows(used, grid),
             ("of these done twice", _twice(totals)),
             (
                 "steps",
                 f"{totals.steps:,}" + (f", of which {missing:,} without a ledger: not in here" if missing else ""),
             ),
+            ("steps skipped", _skipped(totals)),
         ]
     )
     rows = [
@@ -214,6 +203,35 @@ def _compute(totals: Totals, grid: Grid) -> Iterator[Block]:
         for stage in totals.stages
     ]
     yield Table(("stage", "steps", "tokens", "trained on", "FLOPs"), tuple(rows))
+
+
+def _energy_rows(used: Spent, grid: Grid) -> Rows:
+    """Energy and carbon of what was measured, the building's overhead included, by which meters, and without what.
+
+    The uncertainties of the meters add up: nothing says that their errors are independent.
+    """
+    kwh = {kind: joules / 3.6e6 * grid.overhead for kind, joules in sorted(used.joules.items())}
+    total, uncertainty = sum(kwh.values()), sum(value * kind.uncertainty for kind, value in kwh.items())
+    by = [f"{kind.part}: {kind.method}, {value:.4g} kWh within {kind.uncertainty:.0%}" for kind, value in kwh.items()]
+    unmeasured = sorted(used.unmeasured_hours.items())
+    by += [f"{part}: not measured in {hours:,.4g} device-hours" for part, hours in unmeasured]
+    without = "".join(f", without the {part} where it was not measured" for part, _ in unmeasured)
+    energy = f"{total:.4g} kWh, give or take {uncertainty:.2g}{without}"
+    grams, grams_uncertainty = total * grid.grams_per_kwh, uncertainty * grid.grams_per_kwh
+    carbon = f"{grams:,.4g} g CO2e, give or take {grams_uncertainty:,.2g}{without}"
+    return [
+        ("energy", energy if kwh else UNKNOWN),
+        ("energy by", "; ".join(by) or UNKNOWN),
+        ("carbon", carbon if kwh else UNKNOWN),
+        ("carbon by", f"{grid.grams_per_kwh:g} g CO2e a kWh: {grid.source}; overhead x {grid.overhead:g}"),
+    ]
+
+
+def _skipped(totals: Totals) -> str:
+    if not totals.knows_skips:
+        return UNKNOWN
+    skipped = totals.kept.skipped_steps
+    return f"{skipped:,}, which saw their tokens and trained on none" if skipped else "none"
 
 
 def _twice(totals: Totals) -> str:
@@ -232,9 +250,10 @@ def _data(counted: DataShares | None, totals: Totals | None, stale: int) -> Iter
         if stale:
             yield f"Shares were counted when the run had {stale:,} tokens; its command counts again when it ends."
         return
+    skipped = " Steps that were skipped saw theirs too." if totals and totals.kept.skipped_steps else ""
     yield (
         f"The steps saw exactly {counted.tokens:,} tokens, counted from the documents of every step. Each table adds "
-        "up to that number."
+        f"up to that number.{skipped}"
     )
     for label in counted.labels:
         values = counted.total(label)
@@ -343,8 +362,12 @@ def _limits(totals: Totals | None, counted: DataShares | None, recorded: Mapping
         return
     if not all(attempt.ended for attempt in totals.attempts):
         yield "Time and energy between the last step of an attempt that was killed and the kill are not counted."
-    if any(meter["method"].startswith("estimated") for meter in totals.meters.values()):
-        yield "Energy was not measured but estimated from declared watts."
+    used = totals.used
+    if estimated := sum(joules for kind, joules in used.joules.items() if kind.is_estimate):
+        share = estimated / sum(used.joules.values())
+        yield f"{share:.0%} of the energy was not measured but estimated from declared watts."
+    for part, hours in sorted(used.unmeasured_hours.items()):
+        yield f"The energy of the {part} was not measured in {hours:,.4g} device-hours: no figure holds it."
     yield "Not counted: making the hardware, building the data, experiments before this run, storage and network."
     if counted is None:
         yield "No data shares were counted for this run."

@@ -4,8 +4,9 @@
     cpu   RAPL's counters of packages and memory, of the whole machine and so of other programs as well; where they
           cannot be read, the process's CPU seconds times declared watts, which is an estimate and is labelled as one
 
-A counter belongs to the machine: of several processes on one machine, one reads RAPL. Not counted anywhere: disks,
-network, power supplies and cooling, for which a declared factor stands. Uncertainties are relative.
+A counter belongs to the machine: of several processes on one machine, one reads RAPL. A part whose meter is missing or
+fails is left out, for the ledger to say that it was not measured: training does not depend on it. Not counted anywhere:
+disks, network, power supplies and cooling, for which a declared factor stands. Uncertainties are relative.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,12 +32,25 @@ class Grid:
     """Power usage effectiveness: 1.0 counts the machine alone."""
 
 
+@dataclass(frozen=True, order=True)
+class MeterKind:
+    """How joules were had: of which `part` of a machine, "cpu" or "gpu", by which method."""
+
+    part: str
+    method: str
+    uncertainty: float
+
+    @property
+    def is_estimate(self) -> bool:
+        return self.method.startswith("estimated")
+
+
 class Meter(Protocol):
     method: str
     uncertainty: float
 
     def joules(self) -> float:
-        """Since the meter was made; never falls."""
+        """Since the meter was made; never falls. OSError when it can no longer be read."""
         ...
 
 
@@ -92,19 +107,26 @@ def readable_domains(root: Path = POWERCAP) -> list[Path]:
 
 
 class Nvml:
-    """The energy counters of some GPUs, by NVML's numbers, since the driver was loaded (Volta and later)."""
+    """The energy counters of some GPUs since the driver was loaded (Volta and later)."""
 
     method = "NVML energy counters of the GPU boards"
     uncertainty = 0.05
 
-    def __init__(self, devices: Sequence[int], library: Any = None) -> None:
-        """OSError where there is no NVIDIA driver; ValueError for a device without a counter."""
+    def __init__(self, uuids: Sequence[str], library: Any = None) -> None:
+        """GPUs by UUID ("GPU-..."): NVML's numbers are not CUDA's, which CUDA_VISIBLE_DEVICES changes.
+
+        OSError where there is no NVIDIA driver, and for a GPU without a counter of its own.
+        """
         self._nvml = library or ctypes.CDLL("libnvidia-ml.so.1")
         self._check(self._nvml.nvmlInit_v2(), "nvmlInit")
         self._handles = []
-        for device in devices:
-            handle = ctypes.c_void_p()
-            self._check(self._nvml.nvmlDeviceGetHandleByIndex_v2(device, ctypes.byref(handle)), f"GPU {device}")
+        for uuid in uuids:
+            handle, is_divided, pending = ctypes.c_void_p(), ctypes.c_uint(), ctypes.c_uint()
+            self._check(self._nvml.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(handle)), uuid)
+            # Boards that cannot be divided answer with an error.
+            self._nvml.nvmlDeviceGetMigMode(handle, ctypes.byref(is_divided), ctypes.byref(pending))
+            if is_divided.value:
+                raise OSError(f"NVML: {uuid} is divided (MIG), and its counter is of all its parts together")
             self._handles.append(handle)
         self._start = self._millijoules()
 
@@ -121,15 +143,19 @@ class Nvml:
 
     def _check(self, code: int, what: str) -> None:
         if code:
-            raise ValueError(f"NVML: {what} failed with code {code}: this GPU's energy cannot be measured")
+            raise OSError(f"NVML: {what} failed with code {code}: this GPU's energy cannot be measured")
 
 
 def meters(
-    gpus: Sequence[int] = (), *, watts_per_core: float = 10.0, reads_machine: bool = True, root: Path = POWERCAP
+    gpus: Sequence[str] = (), *, watts_per_core: float = 10.0, reads_machine: bool = True, root: Path = POWERCAP
 ) -> dict[str, Meter]:
-    """What a process reads: "gpu" for the devices that it uses, and "cpu". Of several processes on one machine, one
-    has `reads_machine`; where RAPL is readable the others leave the CPU to it."""
-    found: dict[str, Meter] = {"gpu": Nvml(gpus)} if gpus else {}
+    """What a process reads: "cpu", and "gpu" for the devices that it uses, by UUID, if they have counters. Of several
+    processes on one machine, one has `reads_machine`; where RAPL is readable the others leave the CPU to it."""
+    found: dict[str, Meter] = {}
+    if gpus:
+        # A library that is there may still be a stand-in that lacks a function.
+        with suppress(OSError, AttributeError):
+            found["gpu"] = Nvml(gpus)
     if not readable_domains(root):
         found["cpu"] = CpuTime(watts_per_core)
     elif reads_machine:

@@ -4,8 +4,10 @@
 
 A run that is killed and resumed has several attempts. The steps that it did after the checkpoint it resumed from are
 done again: their tokens count once, and their time, operations and energy are counted and shown apart, because they
-were used. What is lost is the time between the last step's line and the kill. Start and end lines hold the SHA-256 of
-all that stands before them, so a line that was changed later is found.
+were used. What is lost is the time between the last step's line and the kill. A step that was skipped saw its tokens
+and trained on none. Joules are of the meters that the start line names; a device without joules in a line was not
+measured then. Start and end lines hold the SHA-256 of all that stands before them, so a line that was changed later is
+found.
 
 Each process writes its own file; totals are sums, so either each gives its part of tokens and operations, or one gives
 the whole and the others nothing. All processes of an attempt name it equally. The module knows no tensors.
@@ -33,7 +35,7 @@ from qwen3.config import ModelConfig
 from qwen3.hardware import total_bytes
 from qwen3.strict_json import parse_object
 from qwen3.train.code_version import code_version
-from qwen3.train.energy import Meter
+from qwen3.train.energy import Meter, MeterKind
 
 FOLDER = "ledger"
 
@@ -151,14 +153,15 @@ class Ledger:
             }
         )
 
-    def record(self, step: int, *, stage: str, tokens: int, trained_tokens: int, flops: int) -> None:
+    def record(self, step: int, *, stage: str, tokens: int, trained_tokens: int, flops: int, skipped: str = "") -> None:
         """Step number `step` (from 1) is done. Time and energy are all since the last line, evaluations and saves
-        included."""
+        included. `skipped` is why it left the weights alone, if it did: then it trained on no token."""
+        assert not (skipped and trained_tokens)
         if step != self._step + 1:
             raise LedgerError(f"step {step} after step {self._step}: every step is recorded once")
         self._step = step
-        line = {"step": step, "stage": stage, "tokens": tokens, "trained_tokens": trained_tokens, "flops": flops}
-        self._write({"kind": "step", **line, **self._since()})
+        counts = {"tokens": tokens, "trained_tokens": trained_tokens, "flops": flops}
+        self._write({"kind": "step", "step": step, "stage": stage, **counts, "skipped": skipped, **self._since()})
 
     def close(self) -> None:
         """The attempt ended well; counts what came after its last step."""
@@ -166,10 +169,18 @@ class Ledger:
         self._file.close()
 
     def _since(self) -> dict[str, Any]:
-        now, joules = time.monotonic(), {each: meter.joules() for each, meter in self._meters.items()}
-        used = {each: round(value - self._joules[each], 3) for each, value in joules.items()}
+        now, used = time.monotonic(), {}
+        for part, meter in list(self._meters.items()):
+            try:
+                joules = meter.joules()
+            except OSError:
+                # For good: what it would say later could not be told from what it missed.
+                del self._meters[part]
+                continue
+            used[part] = round(joules - self._joules[part], 3)
+            self._joules[part] = joules
         seconds = round(now - self._clock, 6)
-        self._clock, self._joules = now, joules
+        self._clock = now
         return {"seconds": seconds, "joules": used}
 
     def _write(self, line: Mapping[str, Any]) -> None:
@@ -184,25 +195,33 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Spent:
-    """Totals over processes."""
+    """Totals over processes. `tokens` are those that steps saw; the `skipped_steps` among them trained on none."""
 
     device_hours: float = 0.0
     core_hours: float = 0.0
     flops: int = 0
     tokens: int = 0
     trained_tokens: int = 0
-    joules: dict[str, float] = field(default_factory=dict)
+    skipped_steps: int = 0
+    joules: dict[MeterKind, float] = field(default_factory=dict)
+    unmeasured_hours: dict[str, float] = field(default_factory=dict)
+    """Of devices whose energy was not read: GPUs under "gpu", machines under "cpu"."""
 
     def __add__(self, other: Spent) -> Spent:
-        joules = {key: self.joules.get(key, 0) + other.joules.get(key, 0) for key in {**self.joules, **other.joules}}
         return Spent(
             self.device_hours + other.device_hours,
             self.core_hours + other.core_hours,
             self.flops + other.flops,
             self.tokens + other.tokens,
             self.trained_tokens + other.trained_tokens,
-            joules,
+            self.skipped_steps + other.skipped_steps,
+            _added(self.joules, other.joules),
+            _added(self.unmeasured_hours, other.unmeasured_hours),
         )
+
+
+def _added(a: Mapping[Any, float], b: Mapping[Any, float]) -> dict[Any, float]:
+    return {key: a.get(key, 0) + b.get(key, 0) for key in {**a, **b}}
 
 
 @dataclass(frozen=True)
@@ -234,7 +253,8 @@ class StageTotal:
 
 @dataclass(frozen=True)
 class Totals:
-    """A run's ledger, added up. `kept` is what the weights come from, `repeated` what was done twice."""
+    """A run's ledger, added up. `kept` are the steps that stand, skipped ones included, whose tokens its data shares
+    count; `repeated` are those that were done again."""
 
     name: str
     recipe_sha256: str
@@ -244,9 +264,9 @@ class Totals:
     stages: tuple[StageTotal, ...]
     kept: Spent
     repeated: Spent
-    meters: dict[str, dict[str, Any]]
-    """Method and uncertainty of each; "cpu" and "gpu"."""
     recorded_steps: int
+    knows_skips: bool
+    """False of a ledger whose lines do not say which steps were skipped."""
 
     @property
     def steps(self) -> int:
@@ -276,24 +296,18 @@ def read(run: Path) -> Totals:
     last = [min(line["step"], end) for line, end in zip(starts, until, strict=True)]
     ended, processes = [False] * len(starts), [0] * len(starts)
     stages: dict[str, list[tuple[int, Spent]]] = defaultdict(list)
-    recorded = 0
+    recorded, knows_skips = 0, True
     for path, each in lines:
-        current, hardware = -1, Hardware("", 1, 0)
+        current, hardware, kinds = -1, Hardware("", 1, 0), {}
         for line in each:
             if line["kind"] == "start":
                 current = order.get(line["attempt"], -1)
-                hardware = Hardware(**{**line["hardware"], "gpus": tuple(line["hardware"]["gpus"])})
+                hardware = _hardware(line)
+                kinds = {part: MeterKind(part, **meter) for part, meter in line["meters"].items()}
                 processes[current] += current >= 0
                 continue
-            hours = line["seconds"] / 3600
-            spent = Spent(
-                hours * hardware.devices,
-                hours * hardware.cores,
-                line.get("flops", 0),
-                line.get("tokens", 0),
-                line.get("trained_tokens", 0),
-                line["joules"],
-            )
+            spent = _spent(line, hardware, kinds)
+            knows_skips &= line["kind"] != "step" or "skipped" in line
             # Ranks whose first one died before it wrote a line did nothing that stands.
             if current < 0 or line["step"] > until[current]:
                 repeated += spent
@@ -312,7 +326,7 @@ def read(run: Path) -> Totals:
             line["step"],
             last[number],
             processes[number],
-            Hardware(**{**line["hardware"], "gpus": tuple(line["hardware"]["gpus"])}).text,
+            _hardware(line).text,
             line["code"],
             line["command"],
             ended[number],
@@ -328,8 +342,28 @@ def read(run: Path) -> Totals:
         tuple(_stage(name, each) for name, each in stages.items()),
         kept,
         repeated,
-        {name: meter for line in starts for name, meter in line["meters"].items()},
         recorded,
+        knows_skips,
+    )
+
+
+def _hardware(start: Mapping[str, Any]) -> Hardware:
+    return Hardware(**{**start["hardware"], "gpus": tuple(start["hardware"]["gpus"])})
+
+
+def _spent(line: Mapping[str, Any], hardware: Hardware, kinds: Mapping[str, MeterKind]) -> Spent:
+    """What a step's or an end's line says, of the machine and with the meters that its start line names."""
+    hours = line["seconds"] / 3600
+    devices = {"gpu": len(hardware.gpus), "cpu": int(hardware.cores > 0)}
+    return Spent(
+        hours * hardware.devices,
+        hours * hardware.cores,
+        line.get("flops", 0),
+        line.get("tokens", 0),
+        line.get("trained_tokens", 0),
+        int(bool(line.get("skipped"))),
+        {kinds[part]: joules for part, joules in line["joules"].items()},
+        {part: hours * count for part, count in devices.items() if count and part not in line["joules"]},
     )
 
 
