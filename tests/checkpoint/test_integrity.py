@@ -70,6 +70,23 @@ def test_a_model_without_digests_is_unknown_until_they_are_recorded(tiny_checkpo
     assert subprocess.run(check, cwd=model, check=False, capture_output=True).returncode == 1
 
 
+def test_a_damaged_file_is_not_certified_by_recording_again(run, tiny_checkpoint, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint, model)
+    integrity.record(model)
+    flip(model / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"SHA256SUMS is there already: .* or delete it to record anew"):
+        integrity.record(model)
+    assert list(faults(model)) == ["model.safetensors"]
+    (model / "SHA256SUMS").unlink()
+    integrity.record(model)
+    assert faults(model) == {}
+    flip(run / "step_2" / "shard-1.safetensors")
+    with pytest.raises(CheckpointError, match=r"has digests, in manifest\.json"):
+        integrity.record(run / "step_2")
+    assert list(faults(run / "step_2")) == ["shard-1.safetensors"]
+
+
 def test_the_hub_caches_names_are_digests(tmp_path):
     save_file({"x": np.ones(3, np.float32)}, tmp_path / "x")
     digest = hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest()
@@ -79,6 +96,8 @@ def test_the_hub_caches_names_are_digests(tmp_path):
     assert faults(tmp_path / "snapshot") == {}
     flip(tmp_path / digest)
     assert list(faults(tmp_path / "snapshot")) == ["model.safetensors"]
+    with pytest.raises(CheckpointError, match="the hub's names"):
+        integrity.record(tmp_path / "snapshot")
 
 
 def test_the_lineage_is_a_chain_of_manifests(run):

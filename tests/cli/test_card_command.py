@@ -66,6 +66,9 @@ def test_verify_fails_on_one_flipped_byte_and_names_the_file(qwen3, model):
     assert "model.safetensors" in result.stderr
     assert result.stderr.count("\n") == 1
     assert "model.safetensors" in json.loads(qwen3("ckpt", "verify", model, "--json").stdout)["faults"][0]
+    result = qwen3("ckpt", "verify", model, "--record")
+    assert result.exit_code == 1
+    assert "delete it to record anew" in result.stderr
 
 
 def test_diff_shows_the_tensor_that_changed(qwen3, model, tiny_checkpoint):

@@ -61,11 +61,19 @@ def verify(directory: Path) -> list[Checked]:
 
 
 def record(directory: Path) -> Path:
-    """Write SHA256SUMS of every file in a directory, for later; returns its path."""
-    lines = [
-        f"{sha256(path)}  {path.name}\n" for path in sorted(directory.iterdir()) if path.is_file() and path.name != SUMS
-    ]
-    (directory / SUMS).write_text("".join(lines), encoding="utf-8")
+    """Write SHA256SUMS of every file in a directory, for later; returns its path.
+
+    CheckpointError if there are digests already: new ones would say of a damaged file that it is right.
+    """
+    if (directory / SUMS).exists():
+        raise CheckpointError(f"{directory / SUMS} is there already: verify against it, or delete it to record anew")
+    if (directory / MANIFEST).exists() or _expected(directory):
+        raise CheckpointError(
+            f"{directory} has digests, in {MANIFEST} or as the hub's names of files: verify against them"
+        )
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    text = "".join(f"{sha256(path)}  {path.name}\n" for path in files)
+    (directory / SUMS).write_text(text, encoding="utf-8")
     return directory / SUMS
 
 
