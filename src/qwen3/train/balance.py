@@ -1,9 +1,14 @@
 """Global-batch load balancing of experts (arXiv 2501.11873), and the router's z-loss (arXiv 2202.08906).
 
 The loss of a layer is E * sum_i f_i P_i: f_i is the share of all choices that fell on expert i, P_i the router's mean
-probability of it. f is counted over the whole global batch, not over one micro-batch, so that experts may specialise on
-domains: over all ranks, by one all-reduce of a [layers, E] count a micro-batch, and over the micro-batches of the step
-up to now. P is local. Balanced experts give 1, whatever the number that a token takes.
+probability of it. f is counted over the global batch as far as it is known, so that experts may specialise on domains:
+over all ranks, by one all-reduce of a [layers, E] count a micro-batch, and over the micro-batches of the step up to now
+(the paper's buffer). P is local. Balanced experts give 1, whatever the number that a token takes.
+
+So the loss does not depend on which rank has which tokens of a micro-batch, but on which tokens all ranks have in the
+first micro-batch, in the second and so on: the first ones' f is of fewer tokens. A step that is cut into other
+micro-batches has another balance loss and another gradient of it, within its coefficient; one micro-batch on all ranks
+is the whole global batch. Cross-entropy and z-loss are the same but for rounding, however a step is cut.
 """
 
 from __future__ import annotations
@@ -33,8 +38,8 @@ class LoadBalance:
     def losses(self, router_logits: Sequence[Tensor], is_counted_T: Tensor) -> tuple[Tensor, Tensor]:
         """Balance loss and z-loss of a micro-batch: means over layers, sums over its counted tokens.
 
-        Divided by the step's number of tokens they add up to the step's losses, however it was cut. `router_logits`
-        are [T, E] of each sparse layer; padding is not counted.
+        Divided by the step's number of tokens they add up to the step's losses. `router_logits` are [T, E] of each
+        sparse layer; padding is not counted.
         """
         logits_LTE = torch.stack([logits_TE[is_counted_T].float() for logits_TE in router_logits])
         probabilities_LTE = logits_LTE.softmax(-1)

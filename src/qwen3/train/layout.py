@@ -1,7 +1,8 @@
 """How the processes of a run share its work: what each of them has of the model, of the experts and of a row.
 
-It is no part of a recipe: the numbers it leads to are the same but for rounding, and any layout goes on from another's
-checkpoint. The module knows no tensors.
+It is no part of a recipe: any layout goes on from another's checkpoint, and the numbers it leads to are the same but
+for rounding. One term is an exception: the balance loss of a sparse model depends on the tokens that all processes
+compute at a time, so on the number of readers (see `balance`). The module knows no tensors.
 """
 
 from __future__ import annotations
