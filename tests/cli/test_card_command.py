@@ -7,6 +7,9 @@ import pytest
 from ledgers import begin, work
 from safetensors.numpy import load_file, save_file
 
+from qwen3.checkpoint import hub
+from qwen3.checkpoint.safetensors import CheckpointError
+
 
 @pytest.fixture
 def model(tiny_checkpoint, tmp_path):
@@ -113,3 +116,43 @@ def test_what_is_not_there_is_one_line(qwen3, tmp_path, words):
     result = qwen3(*words, tmp_path)
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def asked_of_the_hub(tmp_path, monkeypatch):
+    """The names that are; within a directory that holds `runs` and `Qwen`."""
+    names = []
+
+    def download(name, *options):
+        names.append(name)
+        raise CheckpointError("the hub could not be reached")
+
+    for directory in ("runs", "Qwen"):
+        (tmp_path / directory).mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "_download", download)
+    return names
+
+
+@pytest.mark.parametrize("words", [["ckpt", "log"], ["ckpt", "verify"], ["card"], ["ckpt", "diff", "runs"]])
+@pytest.mark.parametrize("path", ["runs/typo", "./typo", "../typo", "/typo", "runs/a/typo"])
+def test_a_mistyped_path_is_not_asked_of_the_hub(qwen3, asked_of_the_hub, words, path):
+    result = qwen3(*words, path)
+    assert result.exit_code == 1
+    assert f"{path} does not exist" in result.stderr or f"{path.removeprefix('./')} does not exist" in result.stderr
+    assert asked_of_the_hub == []
+
+
+@pytest.mark.parametrize("words", [["ckpt", "verify"], ["card"], ["ckpt", "diff", "runs"]])
+@pytest.mark.parametrize("name", ["someone/a-model", "Qwen/Qwen3-0.6B"])
+def test_a_name_on_the_hub_is_asked_of_it(qwen3, asked_of_the_hub, words, name):
+    assert qwen3(*words, name).exit_code == 1
+    assert asked_of_the_hub == [name]
+
+
+@pytest.mark.parametrize("name", ["typo", "someone/a-model", "Qwen/Qwen3-0.6B"])
+def test_the_lineage_is_of_a_run_on_this_machine(qwen3, asked_of_the_hub, name):
+    result = qwen3("ckpt", "log", name)
+    assert result.exit_code == 1
+    assert f"{name} does not exist: name a run" in result.stderr
+    assert asked_of_the_hub == []

@@ -40,7 +40,8 @@ def checkpoints(path: Path) -> list[Path]:
     if found:
         return [file.parent for file in found if file.parent.suffix != ".tmp"]
     if not path.is_dir():
-        raise CheckpointError(f"{path} is no directory: name a run, a checkpoint or a model")
+        reason = "is no directory" if path.exists() else "does not exist"
+        raise CheckpointError(f"{path} {reason}: name a run, a checkpoint or a model")
     return [path]
 
 

@@ -52,7 +52,7 @@ def card(
     from qwen3.train import card_text, ledger
     from qwen3.train.energy import Grid
 
-    where = _resolve(path)
+    where = options.find(path, weights=False)
     if (grid is None) != (grid_source is None):
         raise ValueError("--grid and --grid-source belong together: a factor without its source says nothing")
     factor = Grid(overhead=overhead) if grid is None else Grid(grid, grid_source, overhead)
@@ -85,9 +85,3 @@ def card(
             (out.parent / f"{out.stem}-{chart.name}.svg").write_text(chart.svg, encoding="utf-8")
         out.write_text(card_text.markdown(made, f"{out.stem}-"), encoding="utf-8")
     print(f"the card is in {out}")
-
-
-def _resolve(path: str) -> Path:
-    from qwen3.checkpoint.hub import resolve
-
-    return Path(path) if Path(path).exists() else resolve(path, weights=False)

@@ -45,7 +45,7 @@ def verify(
     """
     from qwen3.checkpoint import integrity
 
-    where = _resolve(path)
+    where = options.find(path)
     if record:
         print(f"the digests are in {integrity.record(where)}")
         return
@@ -85,7 +85,7 @@ def diff(
     """
     from qwen3.checkpoint import drift, integrity
 
-    pair = [integrity.checkpoints(_resolve(each))[-1] for each in (before, after)]
+    pair = [integrity.checkpoints(options.find(each))[-1] for each in (before, after)]
     found = drift.compare(*pair)
     if as_json:
         print(json.dumps({"before": str(pair[0]), "after": str(pair[1]), "same": found.is_same, **asdict(found)}))
@@ -94,7 +94,10 @@ def diff(
 
 
 @ckpt.command()
-def log(path: Where, as_json: options.Json = False) -> None:
+def log(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory, or a checkpoint step_N.")],
+    as_json: options.Json = False,
+) -> None:
     """The lineage of a run: its checkpoints, what each was made from, its starts, and where its first weights are from.
 
     Example:
@@ -105,9 +108,8 @@ def log(path: Where, as_json: options.Json = False) -> None:
     from qwen3.checkpoint import integrity
     from qwen3.train import ledger
 
-    where = _resolve(path)
-    ancestors = integrity.lineage(where)
-    run = where if integrity.step_of(where) < 0 else where.parent
+    ancestors = integrity.lineage(path)
+    run = path if integrity.step_of(path) < 0 else path.parent
     totals = ledger.read(run) if ledger.exists(run) else None
     if as_json:
         steps = [{**asdict(each), "directory": str(each.directory)} for each in ancestors]
@@ -163,19 +165,13 @@ def upcycle(
     from qwen3.tokenizer import Tokenizer
     from qwen3.train.upcycle import upcycle
 
-    where = _resolve(dense)
+    where = options.find(dense)
     sparse = upcycle(load_model(where), experts, top_k, pieces, seed)
     tokenizer = Tokenizer.load(where) if (where / "tokenizer.json").is_file() else None
     save_model(sparse, out, tokenizer=tokenizer, generation_config=load_generation_config(where) or None)
     config = sparse.config
     used = f"{config.num_parameters:,} parameters, {config.num_active_parameters:,} of them for a token"
     print(f"{out}: {config.num_experts} experts of width {config.moe_intermediate_size:,} a layer, {used}")
-
-
-def _resolve(path: str) -> Path:
-    from qwen3.checkpoint.hub import resolve
-
-    return Path(path) if Path(path).exists() else resolve(path)
 
 
 def _broken_links(run: Path) -> list[str]:

@@ -96,6 +96,21 @@ def refuse_text_as_model(model: str) -> None:
         raise typer.BadParameter(f"MODEL comes before the text: qwen3 ... builtin {model!r}", param_hint="MODEL")
 
 
+def find(name: str, *, weights: bool = True) -> Path:
+    """The directory of a run or model: a path, 'builtin', or a name on the hub, which is downloaded if need be.
+
+    Raises CheckpointError. Beside a directory 'runs', 'runs/typo' is a path that does not exist, and not asked of the
+    hub; official names are, whatever directories there are.
+    """
+    from qwen3.checkpoint.hub import resolve
+    from qwen3.checkpoint.safetensors import CheckpointError
+
+    path, is_official = Path(name), name.lower().startswith("qwen/")
+    if len(path.parts) > 1 and path.parent.is_dir() and not path.exists() and not is_official:
+        raise CheckpointError(f"{name} does not exist; {path.parent} does, so it is not looked for on the hub")
+    return resolve(name, weights=weights)
+
+
 def read_stdin() -> str:
     """All of stdin. Raises a usage error where a person sits at it, who would wait for nothing."""
     if sys.stdin.isatty():
