@@ -257,10 +257,11 @@ def estimate_training(
     # A layer's backward holds three gradients of the feed-forward's width, and what checkpointing computed again.
     width = max(shard.hidden_size, shard.moe_intermediate_size if shard.is_moe else shard.intermediate_size)
     layer = tokens * (3 * size * width + (max(layers) if checkpointing else 0))
-    # Beside the sum of its matrix's gradient so far, the head's holds the addend, and either a buffer of logits, twice
-    # if they are narrow, or all float32 logits, their softmax and gradient.
+    # Beside the sum of its matrix's gradient so far, the head's holds the addend, with chunks of narrow weights also in
+    # float32, and either a buffer of logits, twice if they are narrow, or all float32 logits, their softmax and
+    # gradient.
     logits = tokens * shard.vocab_size
-    head = size * shard.vocab_size * shard.hidden_size
+    head = (size if size == 4 or not chunked_head else size + 4) * shard.vocab_size * shard.hidden_size
     head += min(HEAD_BUFFER_BYTES, 4 * logits) * (4 + size % 4) // 4 if chunked_head else 12 * logits
     return Estimate(
         weights=weight_bytes(config, weights, tensor_parallel),

@@ -60,6 +60,18 @@ def test_in_bfloat16_its_gradients_are_as_near_to_the_exact_ones_as_the_plain_fo
     assert all(a < max(1.3 * b, 0.01) for a, b in zip(narrow, plain, strict=True))
 
 
+def test_in_bfloat16_many_chunks_give_the_heads_gradient_of_one(monkeypatch):
+    hidden, head, targets, weights = inputs(torch.bfloat16)
+    hidden, targets, weights = hidden.detach().repeat(20, 1), targets.repeat(20), weights.repeat(20)
+    found = []
+    for tokens in (T, len(targets)):
+        in_chunks_of(tokens, monkeypatch)
+        (gradient,) = torch.autograd.grad(ops.weighted_loss(hidden, head, targets, weights), head)
+        found.append(gradient.float())
+    many, one = found
+    assert (many - one).norm() / one.norm() < 0.004
+
+
 def test_nothing_that_counts_gives_zeros():
     hidden, head, targets, weights = (each[:0] if len(each) == T else each for each in inputs())
     loss = ops.weighted_loss(hidden, head, targets, weights)

@@ -107,6 +107,17 @@ def test_the_bfloat16_copy_gives_the_float32_gradients_up_to_rounding(tiny, tmp_
     assert 0 < relative_difference(rounded, exact) < 0.03
 
 
+def test_in_bfloat16_one_large_micro_batch_gives_the_gradients_of_many(tiny, tmp_path):
+    more = replace(tiny, bfloat16=True).each_stage(data=Curriculum(examples_per_step=150))
+    found = []
+    with torch.compiler.set_stance("force_eager"):
+        for size in (100_000, 1_000):
+            trainer = Trainer(more.each_stage(tokens_per_micro_batch=size), tmp_path / str(size))
+            found.append(gradients(trainer)["model.embed_tokens.weight"])
+    one, many = found
+    assert (one - many).norm() / many.norm() < 0.01
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(tiny, tmp_path):
     next(iter(Trainer(tiny.each_stage(checkpoint_every=1), tmp_path).run()))
     with pytest.raises(ValueError, match="another recipe"):

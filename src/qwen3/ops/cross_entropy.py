@@ -2,7 +2,8 @@
 
 `reference.token_losses` makes every chunk's logits a second time for the backward. Where the weight of each token is
 known beforehand, as in all training on given targets, the gradient of a chunk's logits can be had while they are there:
-three products in place of four, and one buffer of logits that all chunks share.
+three products in place of four, and one buffer of logits that all chunks share. The chunks' gradients of the head are
+summed in float32, so that many chunks lose no more than one.
 
 Shapes: T tokens, n tokens of a chunk, D hidden, V vocabulary.
 """
@@ -29,7 +30,8 @@ class WeightedLoss(torch.autograd.Function):
         buffer_nV = hidden_TD.new_empty(chunk, V)
         is_float32 = hidden_TD.dtype == torch.float32
         buffer32_nV = buffer_nV if is_float32 else hidden_TD.new_empty(chunk, V, dtype=torch.float32)
-        grad_hidden_TD, grad_head_VD = torch.empty_like(hidden_TD), torch.zeros_like(head_weight_VD)
+        grad_hidden_TD = torch.empty_like(hidden_TD)
+        grad_head_VD = torch.zeros_like(head_weight_VD, dtype=torch.float32)
         total = hidden_TD.new_zeros((), dtype=torch.float32)
         for start in range(0, T, chunk):
             part = slice(start, start + chunk)
@@ -48,8 +50,11 @@ class WeightedLoss(torch.autograd.Function):
             if not is_float32:
                 narrow_nV.copy_(logits_nV)
             torch.mm(narrow_nV, head_weight_VD, out=grad_hidden_TD[part])
-            torch.addmm(grad_head_VD, narrow_nV.T, hidden_nD, out=grad_head_VD)
-        ctx.grads = grad_hidden_TD, grad_head_VD
+            if is_float32:
+                torch.addmm(grad_head_VD, narrow_nV.T, hidden_nD, out=grad_head_VD)
+            else:
+                grad_head_VD.add_(narrow_nV.T @ hidden_nD)
+        ctx.grads = grad_hidden_TD, grad_head_VD.to(head_weight_VD.dtype)
         return total
 
     @staticmethod

@@ -1,23 +1,48 @@
 """Plain torch forms of the operations: the specification that every faster form is tested against.
 
 Shapes: T tokens (queries), S tokens seen (keys), D hidden, F feed-forward, N output features, H query heads,
-K key-value heads, d head_dim, V vocabulary, E experts. All forms are differentiable, keep the dtype of their
-input and round where transformers' Qwen3 rounds, so that equal weights give equal logits in every dtype.
+K key-value heads, d head_dim, V vocabulary, U different tokens, E experts. All forms are differentiable, keep the dtype
+of their input and round where transformers' Qwen3 rounds, so that equal weights give equal logits in every dtype.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 
 def embedding(tokens_T: Tensor, weight_VD: Tensor) -> Tensor:
-    """Rows of the embedding: [T] integer ids -> [T, D]."""
+    """Rows of the embedding: [T] integer ids -> [T, D]. A row's gradient is rounded once, as a product's is."""
+    # On the CPU torch adds token after token to a narrow row, which soon takes no more; on CUDA its sums are float32.
+    if weight_VD.is_cpu and weight_VD.requires_grad and weight_VD.dtype != torch.float32:
+        return _NarrowEmbedding.apply(tokens_T, weight_VD)
     return F.embedding(tokens_T, weight_VD)
+
+
+class _NarrowEmbedding(torch.autograd.Function):
+    """`F.embedding` of 16-bit rows, whose gradients are summed in float32: one such row for each different token."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens_T: Tensor, weight_VD: Tensor) -> Tensor:
+        ctx.save_for_backward(tokens_T)
+        ctx.num_rows = len(weight_VD)
+        return F.embedding(tokens_T, weight_VD)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_TD: Tensor) -> tuple[None, Tensor]:
+        (tokens_T,) = ctx.saved_tensors
+        seen_U, row_T = tokens_T.unique(return_inverse=True)
+        sums_UD = grad_TD.new_zeros(len(seen_U), grad_TD.shape[1], dtype=torch.float32)
+        sums_UD.index_add_(0, row_T, grad_TD.float())
+        grad_VD = grad_TD.new_zeros(ctx.num_rows, grad_TD.shape[1])
+        return None, grad_VD.index_copy_(0, seen_U, sums_UD.to(grad_TD.dtype))
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

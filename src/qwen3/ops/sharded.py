@@ -26,7 +26,7 @@ def embedding(tokens_T: Tensor, weight_VD: DTensor) -> Tensor:
     """Rows [T, D]: from the rank that has them, zeros from the others."""
     own_VD = weight_VD.to_local()
     index_T, is_own_T = _own_rows(tokens_T, own_VD, weight_VD.device_mesh)
-    return _summed(F.embedding(index_T, own_VD) * is_own_T[:, None], weight_VD.device_mesh)
+    return _summed(reference.embedding(index_T, own_VD) * is_own_T[:, None], weight_VD.device_mesh)
 
 
 def rms_norm(x: Tensor, weight: DTensor, eps: float) -> Tensor:
