@@ -22,7 +22,7 @@ from qwen3.train.data.build import Job, build
 from qwen3.train.data.sources import Source
 from qwen3.train.data.stage import general, reasoning
 from qwen3.train.distribute import World
-from qwen3.train.flops import step_flops
+from qwen3.train.flops import model_flops, step_flops
 from qwen3.train.recipe import Shards
 from qwen3.train.spikes import SpikeGuard
 from qwen3.train.trainer import Trainer
@@ -144,6 +144,8 @@ def test_operations_are_those_of_the_documents(on_shards, tmp_path):
     trained = int(arrays.loss_weight_T.sum())
     expected = step_flops(on_shards.model, arrays.lengths, trained, fused_beyond=SHORT).total
     assert first["flops"] == expected
+    log = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
+    assert log["model_flops"] == model_flops(on_shards.model, arrays.lengths, trained).total
 
 
 def test_checkpoints_verify_drift_and_form_a_chain(tmp_path):

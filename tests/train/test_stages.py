@@ -83,6 +83,7 @@ def test_stopped_and_resumed_across_stages_it_is_bit_equal(data, size, optimizer
 
 
 def test_any_division_into_micro_batches_gives_the_same_gradients(recipe, tmp_path):
+    recipe = replace(recipe, stages=recipe.stages[:1])
     found = {
         tokens: gradients(Trainer(recipe.each_stage(tokens_per_micro_batch=tokens), tmp_path / str(tokens)))
         for tokens in (1024, 512, 128)
@@ -117,7 +118,7 @@ def test_nan_gradients_leave_the_weights_alone_and_the_run_goes_on(recipe, tmp_p
     def poisoned(self, *arguments):
         sums = backward(self, *arguments)
         next(iter(self._parameters.values())).grad[0, 0] = math.nan
-        return sums * torch.tensor([math.nan, math.nan, 1])
+        return sums * torch.tensor([math.nan, math.nan, 1, 1])
 
     monkeypatch.setattr(Trainer, "_backward", poisoned)
     report = next(run)
@@ -131,7 +132,7 @@ def test_nan_gradients_leave_the_weights_alone_and_the_run_goes_on(recipe, tmp_p
 
 
 def test_a_loss_that_stays_nan_stops_the_run_and_says_what_to_do(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "_backward", lambda *_: torch.tensor([math.nan, math.nan, 0], dtype=torch.float64))
+    monkeypatch.setattr(Trainer, "_backward", lambda *_: torch.tensor([math.nan, math.nan, 0, 0], dtype=torch.float64))
     trainer = Trainer(replace(recipe, most_skips=3).each_stage(checkpoint_every=100), tmp_path)
     with pytest.raises(DivergedError, match=r"loss is nan, the 3\. step in a row.*lower learning rate"):
         list(trainer.run())

@@ -1,6 +1,7 @@
 """`qwen3 train`: to the end, stopped and resumed, and what it refuses."""
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from qwen3.cli.train import run_recipe as train
 from qwen3.config import ModelConfig
 from qwen3.tokenizer import Tokenizer
 from qwen3.train import ledger
+from qwen3.train.bookkeeping import Bookkeeper
+from qwen3.train.data.errors import DataError
 from qwen3.train.trainer import Trainer
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "builtin.py"
@@ -45,6 +48,25 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     assert (kept.steps, kept.recorded_steps, len(kept.attempts)) == (18, 18, 2)
     assert sum(stage.tokens for stage in kept.stages) == sum(json.loads(line)["tokens"] for line in lines)
+
+
+def test_the_speed_shown_is_that_of_the_documents_operations(tmp_path, capsys):
+    train(RECIPE, out=tmp_path, tiny=True, log_every=1)
+    shown = re.findall(r"([\d,.]+) GFLOP/s", capsys.readouterr().out)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(shown) == len(log) == 18
+    for text, line in zip(shown, log, strict=True):
+        assert float(text.replace(",", "")) == pytest.approx(line["model_flops"] / line["seconds"] / 1e9, abs=0.051)
+
+
+def test_data_shares_that_cannot_be_counted_do_not_cost_the_model(tmp_path, monkeypatch):
+    def broken(*_):
+        raise DataError("the tokens do not add up")
+
+    monkeypatch.setattr(Bookkeeper, "count_shares", broken)
+    with pytest.raises(DataError, match="do not add up"):
+        train(RECIPE, out=tmp_path, tiny=True)
+    assert load_model(tmp_path / "model").config.num_hidden_layers == 2
 
 
 def test_processes_that_are_not_there_cannot_share_the_work(tmp_path):

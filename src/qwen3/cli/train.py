@@ -190,10 +190,11 @@ def run(
                 say(f"stopped at step {trainer.step}; the same command goes on from there")
                 raise SystemExit(130)
     book.close()
-    book.count_shares(trainer.tokenizer)
     export = export or out / "model"
     trainer.export(export)
     say(f"the model is in {export}")
+    # Last: data that do not add up must not cost the model.
+    book.count_shares(trainer.tokenizer)
 
 
 def print_plan(recipe: Recipe, devices: int, device: str, mfu: float, layout: Layout | None = None) -> None:
@@ -264,25 +265,21 @@ class _Lines:
         loss = sum(each.loss * each.trained_tokens for each in self._reports) / trained
         seconds = sum(each.seconds for each in self._reports)
         speed = sum(each.tokens for each in self._reports) / seconds
+        flops = sum(each.model_flops for each in self._reports) / seconds
         left = seconds / len(self._reports) * (recipe.steps - report.step)
         self._reports.clear()
         held_out = "" if report.held_out_loss is None else f"  held out {report.held_out_loss:.4f}"
         skipped = f"  skipped: {report.skipped}" if report.skipped else ""
         return (
             f"{report.stage} step {report.step:>6}  loss {loss:.4f}{held_out}  rate {report.learning_rate:.2e}  "
-            f"{speed:,.0f} tokens/s{self._share(speed)}  {left / 60:.0f} min left{skipped}"
+            f"{speed:,.0f} tokens/s{self._share(flops)}  {left / 60:.0f} min left{skipped}"
         )
 
-    def _share(self, speed: float) -> str:
+    def _share(self, flops: float) -> str:
+        """Of the nominal speed, the operations a second that the documents need."""
         from qwen3.hardware import peak_flops
-        from qwen3.train.flops import model_flops
 
-        recipe, world = self._trainer.recipe, self._trainer.world
-        number, _ = recipe.place(self._trainer.step - 1)
-        length = recipe.stages[number].sequence_length
-        if length is None:
-            return ""
-        flops = speed * model_flops(recipe.model, [length]).total / length
+        world = self._trainer.world
         nominal = peak_flops(world.device_name)
         return f"  {flops / 1e9:,.1f} GFLOP/s" if nominal is None else f"  MFU {flops / nominal / world.size:.1%}"
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from qwen3.config import ModelConfig
+from qwen3.train import schedule
 from qwen3.train.data.stage import Stage as DataStage
 from qwen3.train.schedule import Schedule
 
@@ -70,6 +71,22 @@ class Stage:
     """Steps between evaluations on held-out documents, and at the end; 0: never."""
     sample_every: int = 0
     """Steps between continuations of the recipe's `prompts`; 0: never."""
+
+    def __post_init__(self) -> None:
+        """ValueError naming the field that no run could have, and what to do."""
+        try:
+            schedule.check(self.schedule)
+        except ValueError as error:
+            raise ValueError(f"stage {self.name}: {error}") from None
+        for name, least in (("checkpoint_every", 1), ("evaluate_every", 0), ("sample_every", 0)):
+            if (steps := getattr(self, name)) < least:
+                raise ValueError(f"stage {self.name}: {name} is {steps}: choose a number of steps, {least} or more")
+        row = self.shards.stage.row if self.shards else 1
+        if self.tokens_per_micro_batch < row:
+            raise ValueError(
+                f"stage {self.name}: tokens_per_micro_batch is {self.tokens_per_micro_batch:,}, less than a row: "
+                f"choose {row:,} or more, or shorten the rows"
+            )
 
     @property
     def steps(self) -> int:
@@ -134,6 +151,12 @@ class Recipe:
     """Directory of a model, of the config `model`, whose weights the run begins with; empty: they are drawn."""
     generation_config: Mapping[str, Any] = field(default_factory=dict)
     """The sampling that the exported model recommends."""
+
+    def __post_init__(self) -> None:
+        """ValueError for stages that cannot be told apart."""
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"{self.name}: stages are called {names}: have one or more, each with a name of its own")
 
     @property
     def steps(self) -> int:
@@ -204,20 +227,22 @@ class Recipe:
     def digest_until(self, step: int) -> str:
         """The digest of what the first `step` steps depend on: a run that has done them may go on with another end."""
         number, last = self.place(max(step - 1, 0))
-        schedule = self.stages[number].schedule
+        points = self.stages[number].schedule
         # Rates up to a step depend on the points up to the first that is not before it.
-        known = 1 + next(index for index, (end, _) in enumerate(schedule) if end > last)
-        stages = (*self.stages[:number], replace(self.stages[number], schedule=schedule[:known]))
+        known = 1 + next(index for index, (end, _) in enumerate(points) if end > last)
+        stages = (*self.stages[:number], replace(self.stages[number], schedule=points[:known]))
         return replace(self, stages=stages).digest
 
 
 def _tiny_stage(stage: Stage, shrink: int) -> Stage:
     """Six steps; sequences of shards that many times shorter."""
+    data = _tiny_data(stage.data, shrink)
+    shards = data.shards if isinstance(data, Mix) else data
     return replace(
         stage,
-        data=_tiny_data(stage.data, shrink),
+        data=data,
         schedule=((0, 0.0), (2, 2e-3), (3, 2e-3), (6, 0.0)),
-        tokens_per_micro_batch=512,
+        tokens_per_micro_batch=max(512, shards.stage.row) if isinstance(shards, Shards) else 512,
         checkpoint_every=3,
         evaluate_every=min(stage.evaluate_every, 3),
         sample_every=min(stage.sample_every, 3),

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 Schedule = Sequence[tuple[int, float]]
-"""(step, rate) in rising order of steps from step 0; the last step is the end of training."""
+"""(step, rate) in order of steps from step 0; the last step is the end of training. Two points at one step: a jump."""
+
+
+def check(schedule: Schedule) -> None:
+    """ValueError unless the points are at least two, in order from step 0, with finite rates of 0 or more."""
+    steps = [step for step, _ in schedule]
+    if len(steps) < 2 or steps[0] != 0 or steps[-1] < 1 or any(later < before for before, later in pairwise(steps)):
+        raise ValueError(f"schedule has points at the steps {steps}: begin at 0, go up, and end with the last step")
+    if not all(math.isfinite(rate) and rate >= 0 for _, rate in schedule):
+        raise ValueError(f"schedule has the rates {[rate for _, rate in schedule]}: give finite ones of 0 or more")
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:

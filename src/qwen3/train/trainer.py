@@ -33,7 +33,7 @@ from qwen3.train.conversations import learn_tokenizer
 from qwen3.train.data.dataset import Dataset
 from qwen3.train.distribute import World
 from qwen3.train.feed import Counts, open_feed
-from qwen3.train.flops import step_flops
+from qwen3.train.flops import model_flops, step_flops
 from qwen3.train.optimizer import Optimizer
 from qwen3.train.recipe import Recipe
 from qwen3.train.schedule import learning_rate
@@ -52,6 +52,8 @@ class StepReport:
     trained_tokens: int
     flops: int
     """What the step ran, without the padding that a kernel may compute besides."""
+    model_flops: int
+    """What its documents need, each seeing itself alone and nothing computed twice: what MFU counts."""
     seconds: float
     stage: str = ""
     skipped: str = ""
@@ -267,10 +269,10 @@ class Trainer:
         counts = feed.counts(step)
         if self._balance is not None:
             self._balance.start_step()
-        sums = torch.zeros(3, dtype=torch.float64, device=self.world.device)
+        sums = torch.zeros(4, dtype=torch.float64, device=self.world.device)
         for batch in feed.batches(step, self.world.reader, self.world.readers):
             sums += self._backward(batch, counts)
-        loss, balance, flops = self.world.sum(sums).tolist()
+        loss, balance, flops, needed = self.world.sum(sums).tolist()
         norm = parallel.clip_gradients(self._parameters.values(), recipe.max_gradient_norm, self.world)
         rate = learning_rate(stage.schedule, step)
         skipped = self._guard.reason_to_skip(self.step + 1, loss, norm)
@@ -287,6 +289,7 @@ class Trainer:
             counts.tokens,
             counts.trained,
             round(flops),
+            round(needed),
             time.perf_counter() - began,
             stage.name,
             skipped,
@@ -294,8 +297,8 @@ class Trainer:
         )
 
     def _backward(self, batch: Batch, counts: Counts) -> Tensor:
-        """Add the gradients of this batch's share of the step's mean loss; returns [loss, balance, operations], the
-        shares."""
+        """Add the gradients of this batch's share of the step's mean loss; returns [loss, balance, operations run,
+        operations needed], the shares."""
         batch = batch.to(self.world.device)
         counted = batch.loss_weight_T.nonzero().squeeze(1)
         router_logits: list[Tensor] | None = None if self._balance is None else []
@@ -325,8 +328,10 @@ class Trainer:
         sharing, recompute = self.world.layout.context, self.recipe.recompute
         predictions = sharing * len(counted)
         flops = step_flops(self.model.config, batch.lengths, predictions, recompute=recompute, fused_beyond=SHORT)
-        ran = loss.new_tensor(flops.total / sharing, dtype=torch.float64)
-        return torch.stack([loss.detach().double(), balance.detach().double(), ran])
+        # Nobody needs a spare batch.
+        needed = model_flops(self.model.config, batch.lengths, predictions).total if len(counted) else 0
+        operations = loss.new_tensor([flops.total / sharing, needed / sharing], dtype=torch.float64)
+        return torch.cat([torch.stack([loss.detach(), balance.detach()]).double(), operations])
 
     def _enter(self, number: int) -> None:
         """Compute with the RoPE base of a stage."""
