@@ -189,8 +189,13 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_named(recipe, tmp_pa
     damage(file)
     with pytest.raises(CheckpointError, match=f"step_6 is damaged: .*{reason}.*; write step_3 into"):
         Trainer(recipe, tmp_path)
-    (tmp_path / "latest").write_text("step_3")
+    (tmp_path / "latest").write_text("step_3\n")
     assert Trainer(recipe, tmp_path).step == 3
+    (file,) = (tmp_path / "step_3").glob("*.safetensors")
+    file.unlink()
+    (tmp_path / "step_6" / "manifest.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"step_3 is damaged: .*; delete"):
+        Trainer(recipe, tmp_path)
 
 
 def test_a_save_that_was_cut_off_leaves_the_one_before(recipe, tmp_path, monkeypatch):

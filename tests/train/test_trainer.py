@@ -124,6 +124,25 @@ def test_a_checkpoint_of_another_recipe_is_refused(tiny, tmp_path):
         Trainer(replace(tiny.each_stage(checkpoint_every=1), seed=1), tmp_path)
 
 
+def test_what_changes_no_step_may_change_between_two_starts(tiny, tmp_path):
+    next(iter(Trainer(tiny.each_stage(checkpoint_every=1), tmp_path).run()))
+    other = replace(
+        tiny,
+        name="another",
+        prompts=("12 + 30 =",),
+        recompute=True,
+        most_skips=3,
+        generation_config={"temperature": 0.5},
+    )
+    other = other.each_stage(
+        checkpoint_every=2,
+        evaluate_every=3,
+        sample_every=2,
+        data=replace(tiny.stages[0].data, held_out_examples=4),
+    )
+    assert Trainer(other, tmp_path).step == 1
+
+
 def test_a_document_longer_than_the_budget_is_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match="tokens_per_micro_batch"):
         next(Trainer(tiny.each_stage(tokens_per_micro_batch=10), tmp_path).run())

@@ -78,6 +78,19 @@ def test_the_command_writes_a_model_that_a_run_starts_from_and_names_as_its_pare
     )
     first, *_, last = trainer.run()
     assert last.loss < first.loss
-    assert start.parent(recipe).digest == integrity.sha256(tmp_path / "start" / "model.safetensors")
-    assert start.parent(three_stages(data)) is None
+    first_weights = start.parent(recipe, tmp_path / "run")
+    assert first_weights.digest == integrity.sha256(tmp_path / "start" / "model.safetensors")
+    assert start.parent(three_stages(data), tmp_path / "run") is None
     assert replace(recipe, start_from="").digest != recipe.digest
+
+    # Once there is a checkpoint the model may move or go, but not become another.
+    (tmp_path / "start").rename(tmp_path / "moved")
+    assert Trainer(recipe, tmp_path / "run").step == 18
+    assert start.parent(recipe, tmp_path / "run") == first_weights
+    with pytest.raises(ValueError, match=r"start_from: .*start holds no safetensors"):
+        Trainer(recipe, tmp_path / "new")
+    assert Trainer(replace(recipe, start_from=str(tmp_path / "moved")), tmp_path / "run").step == 18
+    dense.initialise(6)
+    save_model(upcycle(dense, 4, 2), tmp_path / "moved", overwrite=True)
+    with pytest.raises(ValueError, match=r"moved is not the model that .*run began with"):
+        Trainer(replace(recipe, start_from=str(tmp_path / "moved")), tmp_path / "run")

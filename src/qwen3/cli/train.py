@@ -174,8 +174,9 @@ def run(
 
     out = out or Path("runs") / recipe.name
     world = distribute.join(layout)
-    book = Bookkeeper(recipe, out, world, software=f"qwen3 {__version__}", parent=start.parent(recipe))
-    trainer = Trainer(recipe, out, world, book)
+    parent = start.parent(recipe, out)
+    book = Bookkeeper(recipe, out, world, software=f"qwen3 {__version__}", parent=parent)
+    trainer = Trainer(recipe, out, world, book, parent)
     say = print if trainer.world.is_first else lambda *_, **__: None
     processes = f" on {trainer.world.size} processes" if trainer.world.size > 1 else ""
     parameters = f"{recipe.model.num_parameters:,} parameters"

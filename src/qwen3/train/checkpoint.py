@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
 
-from qwen3.checkpoint.integrity import sha256
+from qwen3.checkpoint.integrity import sha256, step_of
 from qwen3.checkpoint.safetensors import CheckpointError
 from qwen3.strict_json import read_object
 from qwen3.train.code_version import commit
@@ -41,8 +41,9 @@ def save(directory: Path, step: int, tensors: Mapping[str, Tensor], facts: Mappi
     """
     final = directory / f"step_{step}"
     temporary = final.with_name(f"{final.name}.tmp")
-    parent = _digest_of_latest(directory)
-    if parent is not None and (directory / LATEST).read_text(encoding="utf-8") == final.name:
+    before = newest(directory)
+    parent = sha256(before / MANIFEST) if before and (before / MANIFEST).exists() else None
+    if parent is not None and before == final:
         return final  # The state after a step is always the same.
     try:
         if world.is_first:
@@ -62,7 +63,7 @@ def save(directory: Path, step: int, tensors: Mapping[str, Tensor], facts: Mappi
     except (OSError, CheckpointException) as error:
         raise CheckpointError(
             f"{temporary} cannot be written: {_reason(error)}. The newest complete checkpoint is "
-            f"{_name_of_latest(directory)}: make room, and the same command goes on from it"
+            f"{before.name if before else 'none'}: make room, and the same command goes on from it"
         ) from error
     world.wait()
     return final
@@ -76,9 +77,9 @@ def load(
 
     CheckpointError for a damaged or incomplete state and for one of another recipe.
     """
-    if not (directory / LATEST).exists():
+    path = newest(directory)
+    if path is None:
         return None
-    path = directory / (directory / LATEST).read_text(encoding="utf-8")
     manifest = read_manifest(path)
     if not is_ours(manifest):
         raise CheckpointError(
@@ -91,6 +92,13 @@ def load(
     with _one_process_is_enough():
         dcp.load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(path)), no_dist=world.size == 1)
     return manifest
+
+
+def newest(directory: Path) -> Path | None:
+    """The checkpoint that `latest` names, complete unless it was damaged since; None where there is none."""
+    pointer = directory / LATEST
+    # A line written by hand has an end.
+    return directory / pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -123,15 +131,10 @@ def _one_process_is_enough() -> Iterator[None]:
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
-    others = sorted(_complete_before(path), key=lambda name: int(name.removeprefix("step_")))
-    fix = f"write {others[-1]} into" if others else "delete"
+    complete = [file.parent for file in path.parent.glob(f"step_*/{MANIFEST}") if file.parent.suffix != ".tmp"]
+    before = [other for other in complete if 0 <= step_of(other) < step_of(path)]
+    fix = f"write {max(before, key=step_of).name} into" if before else "delete"
     return CheckpointError(f"{path} is damaged: {reason}; {fix} {path.parent / LATEST} and run the same command again")
-
-
-def _complete_before(path: Path) -> Iterable[str]:
-    for file in path.parent.glob(f"step_*/{MANIFEST}"):
-        if file.parent != path and file.parent.suffix != ".tmp":
-            yield file.parent.name
 
 
 def _complete(temporary: Path, final: Path) -> None:
@@ -144,17 +147,6 @@ def _complete(temporary: Path, final: Path) -> None:
     sync(pointer)
     pointer.replace(final.with_name(LATEST))
     sync(final.parent)
-
-
-def _digest_of_latest(directory: Path) -> str | None:
-    pointer = directory / LATEST
-    manifest = directory / pointer.read_text(encoding="utf-8") / MANIFEST if pointer.exists() else pointer
-    return sha256(manifest) if manifest.exists() else None
-
-
-def _name_of_latest(directory: Path) -> str:
-    pointer = directory / LATEST
-    return pointer.read_text(encoding="utf-8") if pointer.exists() else "none"
 
 
 def _reason(error: BaseException) -> str:

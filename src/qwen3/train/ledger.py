@@ -124,7 +124,8 @@ class Ledger:
         before = _whole_lines(path)
         if before:
             first = parse_object(before.splitlines()[0])
-            if not is_continued and first.get("recipe_sha256") != recipe_sha256:
+            then = (first.get("recipe_sha256"), (first.get("parent") or {}).get("digest"))
+            if not is_continued and then != (recipe_sha256, parent.digest if parent else None):
                 raise LedgerError(f"{path} is of another recipe: choose another directory for this run")
         with path.open("ab") as file:
             # What a kill left of a line.

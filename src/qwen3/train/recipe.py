@@ -215,13 +215,19 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of every choice but where the data lie: a checkpoint of one recipe does not resume another."""
+        """SHA-256 of every choice that a step depends on: a checkpoint of one recipe does not resume another. Where the
+        data and the first weights lie is no such choice; what they are, checkpoints say apart."""
         values = asdict(self)
-        if not self.start_from:
-            # So that runs which began before there was this choice go on.
-            del values["start_from"]
+        for name in ("name", "recompute", "most_skips", "prompts", "generation_config"):
+            del values[name]
+        values["start_from"] = bool(self.start_from)
         for stage in values["stages"]:
-            stage["data"].get("shards", stage["data"]).pop("directory", None)
+            for name in ("checkpoint_every", "evaluate_every", "sample_every"):
+                del stage[name]
+            data = stage["data"]
+            for part in (data.get("shards", data), data.get("conversations", data)):
+                for name in ("directory", "held_out_tokens", "held_out_examples"):
+                    part.pop(name, None)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def digest_until(self, step: int) -> str:

@@ -14,6 +14,7 @@ from qwen3.checkpoint.integrity import sha256
 from qwen3.checkpoint.load import load_model
 from qwen3.config import ModelConfig
 from qwen3.model import Qwen3
+from qwen3.train import checkpoint
 from qwen3.train.ledger import Parent
 from qwen3.train.recipe import Recipe
 
@@ -42,11 +43,21 @@ def weights(config: ModelConfig, recipe: Recipe) -> Iterator[tuple[str, Tensor]]
     return ((name, parameter.detach()) for name, parameter in found.named_parameters())
 
 
-def parent(recipe: Recipe) -> Parent | None:
-    """What the ledger says of a model that the run starts from; reads its weights to hash them."""
+def parent(recipe: Recipe, run: Path) -> Parent | None:
+    """What ledger and checkpoints say of the model that the run in the directory `run` starts from.
+
+    Reads its weights to hash them. A run with a checkpoint does not need the model: where it is gone, the answer is the
+    checkpoint's. ValueError if there is neither.
+    """
     if not recipe.start_from:
         return None
     files = sorted(Path(recipe.start_from).glob("*.safetensors"))
+    if not files:
+        newest = checkpoint.newest(run)
+        known = checkpoint.read_manifest(newest).get("start") if newest else None
+        if known is None:
+            raise ValueError(f"start_from: {recipe.start_from} holds no safetensors: name the directory of a model")
+        return Parent(**known)
     digests = [sha256(file) for file in files]
     # Of a model in shards: that of the digests, a line each.
     whole = digests[0] if len(files) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()

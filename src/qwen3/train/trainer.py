@@ -34,6 +34,7 @@ from qwen3.train.data.dataset import Dataset
 from qwen3.train.distribute import World
 from qwen3.train.feed import Counts, open_feed
 from qwen3.train.flops import model_flops, step_flops
+from qwen3.train.ledger import Parent
 from qwen3.train.optimizer import Optimizer
 from qwen3.train.recipe import Recipe
 from qwen3.train.schedule import learning_rate
@@ -78,10 +79,17 @@ class Trainer:
     """A run in `directory`, at the step of its newest checkpoint."""
 
     def __init__(
-        self, recipe: Recipe, directory: Path, world: World | None = None, ledger: Ledger | None = None
+        self,
+        recipe: Recipe,
+        directory: Path,
+        world: World | None = None,
+        ledger: Ledger | None = None,
+        parent: Parent | None = None,
     ) -> None:
-        """Start, or go on where `directory` stopped. ValueError if it holds another recipe's run, or for data or a
-        number of processes that do not fit the recipe."""
+        """Start, or go on where `directory` stopped. `parent` is what `start.parent` says, where it was asked already.
+        ValueError if the directory holds another recipe's run, or for data or a number of processes that do not fit the
+        recipe."""
+        self._parent = parent or start.parent(recipe, directory)
         self.recipe, self.directory, self.ledger = recipe, directory, ledger
         self.world = world or distribute.join()
         directory.mkdir(parents=True, exist_ok=True)
@@ -98,7 +106,8 @@ class Trainer:
             eos_token_id=(self.tokenizer.eos_id, end_of_text),
             pad_token_id=end_of_text,
         )
-        self.model = parallel.place(config, self.world, recipe.bfloat16, start.weights(config, recipe))
+        weights = () if checkpoint.newest(directory) else start.weights(config, recipe)
+        self.model = parallel.place(config, self.world, recipe.bfloat16, weights)
         # What computes: the float32 model itself, its shards, or a bfloat16 copy that follows it.
         self._compute = self.model
         if self.world.size == 1 and recipe.bfloat16:
@@ -153,6 +162,7 @@ class Trainer:
         facts = {
             "recipe": self.recipe.digest,
             "recipe_until_here": self.recipe.digest_until(self.step),
+            "start": asdict(self._parent) if self._parent else None,
             "stage": self.recipe.stages[number].name,
             "data": {"stage": number, "steps": before + 1, "identity": [feed.identity for feed in self._feeds]},
             "world_size": self.world.size,
@@ -214,6 +224,11 @@ class Trainer:
         manifest = checkpoint.load(self.directory, self._is_ours, self._optimizer.tensors(), self.world)
         if manifest is None:
             return 0
+        if self._parent and self._parent.digest != manifest["start"]["digest"]:
+            raise ValueError(
+                f"start_from: {self.recipe.start_from} is not the model that {self.directory} began with: "
+                "bring that back, or choose another directory"
+            )
         seen = manifest["data"]["identity"][: manifest["data"]["stage"] + 1]
         for stage, feed, then in zip(self.recipe.stages, self._feeds, seen, strict=False):
             if feed.identity != then:
