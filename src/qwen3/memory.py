@@ -32,7 +32,7 @@ RUNTIME_BYTES = {"cpu": 250 * MIB, "cuda": 768 * MIB}
 
 
 # Bytes a parameter of the moments, for the layers' matrices and for the rest; and whether 16-bit weights get a
-# float32 master copy.
+# float32 master copy and a float32 sum of gradients over micro-batches, as the trainer's do.
 OPTIMIZERS: dict[str, tuple[int, int, bool]] = {
     "adamw": (8, 8, True),
     "adamw-bf16": (4, 4, False),
@@ -239,8 +239,9 @@ def estimate_training(
 ) -> Estimate:
     """Peak bytes of one training step on `batch` sequences of `context` tokens, in `weights` fp32, bf16 or fp16.
 
-    Gradients have the weights' dtype. `checkpointing` keeps each layer's input only. `chunked_head` is the trainer's
-    loss (`ops.weighted_loss`); without it all logits exist at once. Attention keeps no [T, T] matrix.
+    Gradients have the weights' dtype; 16-bit ones are summed in float32 where there is a master copy. `checkpointing`
+    keeps each layer's input only. `chunked_head` is the trainer's loss (`ops.weighted_loss`); without it all logits
+    exist at once. Attention keeps no [T, T] matrix.
     The optimizer's own passing copies are not counted: activations are gone by then.
     """
     _require_positive(context=context, batch=batch)
@@ -265,7 +266,7 @@ def estimate_training(
     head += min(HEAD_BUFFER_BYTES, 4 * logits) * (4 + size % 4) // 4 if chunked_head else 12 * logits
     return Estimate(
         weights=weight_bytes(config, weights, tensor_parallel),
-        gradients=(matrices + others) * size,
+        gradients=(matrices + others) * (size + master),
         optimizer=matrices * (matrix_moments + master) + others * (other_moments + master),
         activations=kept + max(head, layer),
         runtime=choose("device", RUNTIME_BYTES, device),

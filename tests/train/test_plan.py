@@ -6,14 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from training import build_data
 
-from qwen3.cli.train import print_plan
+from qwen3.cli.train import _sampled_conversations, print_plan
 from qwen3.hardware import peak_flops
+from qwen3.memory import estimate_training
 from qwen3.train import step_law
+from qwen3.train.feed import open_feed
+from qwen3.train.flops import model_flops
 from qwen3.train.layout import Layout
 from qwen3.train.plan import plan
+from qwen3.train.trainer import _tokenizer
 
-PRETRAIN = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "pretrain.py"))
+PRETRAIN, BUILTIN = (
+    runpy.run_path(str(Path(__file__).parents[2] / "recipes" / name)) for name in ("pretrain.py", "builtin.py")
+)
+STAGES = ("general", "reasoning", "long-context")
 
 
 @pytest.mark.parametrize("size", PRETRAIN["SIZES"])
@@ -60,12 +68,48 @@ def test_devices_that_share_matrices_rows_and_experts_need_less_memory():
         plan(recipe, 64, "H100", 0.4, Layout(tensor=8))
 
 
+def test_what_a_run_would_refuse_the_plan_says():
+    recipe = PRETRAIN["recipe"]("4B")
+    assert not any(each.refusal for each in plan(recipe, 64, "H100", 0.4))
+    for each in plan(recipe, 100, "H100", 0.4):
+        assert "cannot be divided among 100 processes" in each.refusal
+        assert "tokens_per_micro_batch" in each.refusal
+    context = plan(BUILTIN["recipe"]("data"), 2, "H100", 0.4, Layout(context=2), {name: [90] for name in STAGES})
+    assert all("context parallelism of 2 needs rows from shards" in each.refusal for each in context)
+
+
+@pytest.mark.parametrize("has_text", [True, False])
+def test_tokens_of_conversations_are_planned_as_they_come(has_text, tmp_path):
+    recipe = BUILTIN["recipe"](str(build_data(tmp_path)) if has_text else "").tiny()
+    recipe = recipe.each_stage(tokens_per_micro_batch=8192)
+    plans = plan(recipe, 1, "H100", 0.4, None, _sampled_conversations(recipe))
+    tokenizer = _tokenizer(recipe)
+    for number, each in enumerate(plans):
+        feed = open_feed(recipe, number, tokenizer, 1)
+        ran = sum(feed.counts(step).tokens for step in range(each.stage.steps))
+        assert each.tokens == pytest.approx(ran, rel=0.25)
+        needed = sum(
+            model_flops(recipe.model, batch.lengths).total for step in range(6) for batch in feed.batches(step, 0, 1)
+        )
+        assert each.flops == pytest.approx(needed, rel=0.3)
+    with pytest.raises(ValueError, match="stage general: a plan needs the lengths"):
+        plan(recipe, 1, "H100", 0.4)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_on_one_device_the_memory_is_the_calculators(optimizer):
+    recipe = replace(PRETRAIN["recipe"]("4B"), optimizer=optimizer)
+    (first, *_) = plan(recipe, 1, "H100", 0.4)
+    assert first.memory.total == estimate_training(recipe.model, optimizer=optimizer, context=4096).total
+    assert first.memory.total > (20 if optimizer == "adamw" else 16) * recipe.model.num_parameters
+
+
 def test_the_printed_plan_has_every_stage_and_says_when_rows_are_too_few(capsys):
     print_plan(PRETRAIN["recipe"]("235B-A22B"), 1024, "H100", 0.4)
     printed = capsys.readouterr().out
     assert "235,093,634,560 parameters, 22,190,763,520 of them for a token" in printed
     assert all(stage in printed for stage in ("general\n", "reasoning\n", "long-context\n"))
-    assert "only 64 rows a step" in printed
+    assert "64 rows a step cannot be divided among 1,024 processes" in printed
 
 
 def test_cards_are_known_by_the_names_that_drivers_give():

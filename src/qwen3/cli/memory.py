@@ -61,7 +61,9 @@ def memory(
     ] = None,
     cards: Annotated[bool, typer.Option("--cards", help="Show only which cards and computers fit.")] = False,
     train: Annotated[bool, typer.Option("--train", help="Show what a training step needs.")] = False,
-    optimizer: Annotated[str, typer.Option(help=f"For --train: {', '.join(OPTIMIZERS)}.")] = "adamw",
+    optimizer: Annotated[
+        str, typer.Option(help=f"For --train: {', '.join(OPTIMIZERS)}; qwen3 train has the first or muon.")
+    ] = "adamw",
     checkpointing: Annotated[
         bool, typer.Option(help="For --train: keep each layer's input alone and compute the rest again.")
     ] = True,

@@ -202,14 +202,14 @@ def print_plan(recipe: Recipe, devices: int, device: str, mfu: float, layout: La
     """The whole plan: stages, tokens, steps, operations, memory on each device, days."""
     from qwen3.train.plan import plan
 
-    stages, model = plan(recipe, devices, device, mfu, layout), recipe.model
+    stages, model = plan(recipe, devices, device, mfu, layout, _sampled_conversations(recipe)), recipe.model
     used = f", {model.num_active_parameters:,} of them for a token" if model.is_moe else ""
     dtype = "bfloat16" if recipe.bfloat16 else "float32"
     recomputes = ", activation checkpointing" if recipe.recompute else ""
     sections = {recipe.name: [("model", f"{model.num_parameters:,} parameters{used}")]}
     sections[recipe.name].append(("method", f"{recipe.optimizer}, {dtype}{recomputes}"))
     for each in stages:
-        idle = "" if each.rows >= each.readers else f", but only {each.rows} rows a step"
+        idle = f", but only {each.batches} micro-batches a step" if each.batches < each.readers else ""
         first, last = each.peak_rate, each.stage.schedule[-1][1]
         parts = ("weights", "gradients", "optimizer", "activations", "runtime")
         split = ", ".join(f"{part} {readable_bytes(getattr(each.memory, part))}" for part in parts)
@@ -219,8 +219,10 @@ def print_plan(recipe: Recipe, devices: int, device: str, mfu: float, layout: La
             ("learning rate", f"{first:.2e}, at the end {last:.2e}"),
             ("FLOPs", f"{each.flops:.3g}"),
             ("memory", f"{readable_bytes(each.memory.total)} on each device: {split}"),
-            ("days", f"{each.days:,.1f}{idle}"),
+            ("days", f"{each.days:,.1f}{'' if each.refusal else idle}"),
         ]
+        if each.refusal:
+            sections[each.stage.name].append(("would not start", each.refusal))
     tokens, flops, days = (sum(getattr(each, name) for each in stages) for name in ("tokens", "flops", "days"))
     sections["in all"] = [
         ("tokens", f"{tokens:.4g}"),
@@ -229,6 +231,31 @@ def print_plan(recipe: Recipe, devices: int, device: str, mfu: float, layout: La
     ]
     print_sections(sections)
     print("FLOPs of a token: 6 x the parameters it is multiplied with + 12 x layers x heads x head_dim x length")
+
+
+def _sampled_conversations(recipe: Recipe) -> dict[str, list[int]]:
+    """Lengths of some conversations of each stage that has any, with the run's tokenizer; where its data set is not
+    built yet, with the built-in model's."""
+    if not any(stage.conversations for stage in recipe.stages):
+        return {}
+    from qwen3.checkpoint.hub import resolve
+    from qwen3.tokenizer import Tokenizer
+    from qwen3.train.conversations import learn_tokenizer, sample_lengths
+    from qwen3.train.data import manifest
+    from qwen3.train.data.dataset import Dataset
+
+    directories = [Path(stage.shards.directory) for stage in recipe.stages if stage.shards]
+    if not directories:
+        tokenizer = learn_tokenizer(recipe.seed, recipe.tokenizer_examples, recipe.model.vocab_size)
+    elif (directories[0] / manifest.NAME).is_file():
+        tokenizer = Dataset(directories[0]).tokenizer
+    else:
+        tokenizer = Tokenizer.load(resolve("builtin"))
+    return {
+        stage.name: sample_lengths(tokenizer, recipe.seed, stage.conversations, recipe.first_example(number))
+        for number, stage in enumerate(recipe.stages)
+        if stage.conversations
+    }
 
 
 @contextmanager

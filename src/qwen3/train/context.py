@@ -25,7 +25,7 @@ from qwen3.train.attend import TrainingAttend
 from qwen3.train.batch import Batch
 from qwen3.train.distribute import World
 from qwen3.train.feed import Counts, Feed
-from qwen3.train.recipe import Shards, Stage
+from qwen3.train.recipe import Stage
 
 
 class ContextFeed:
@@ -105,13 +105,9 @@ def divided(
 ) -> tuple[list[Feed], Callable[[Sequence[int]], ContextAttend]]:
     """The stages' feeds, each of whose micro-batches the ranks that share rows divide, and attention for these.
     ValueError if they cannot."""
-    layout, chunks = world.layout, 2 * world.layout.context
+    layout = world.layout
     for stage in stages:
-        if not isinstance(stage.data, Shards) or stage.data.stage.row % chunks:
-            raise ValueError(
-                f"stage {stage.name}: context parallelism of {layout.context} needs rows from shards, of a multiple of "
-                f"{chunks} tokens"
-            )
+        stage.check_context(layout.context)
     shape = (world.readers, layout.context, layout.tensor)
     mesh = init_device_mesh(world.device.type, shape, mesh_dim_names=("reader", "context", "tensor"))
     return [ContextFeed(feed, mesh["context"]) for feed in feeds], partial(ContextAttend, mesh["context"])

@@ -55,6 +55,11 @@ def documents(
     return (encode(tokenizer, example) for example in examples(seed, data, first, data.examples_per_step, split))
 
 
+def sample_lengths(tokenizer: Tokenizer, seed: int, data: Curriculum, first: int, count: int = 512) -> list[int]:
+    """Tokens of each of the `count` conversations from example `first` on: what a plan takes for all of a stage."""
+    return [len(encode(tokenizer, example).ids) for example in examples(seed, data, first, count)]
+
+
 def counts(tokenizer: Tokenizer, seed: int, data: Curriculum, first: int, steps: int) -> dict[str, Counter[str]]:
     """Tokens of `steps` steps from example `first` on, by the values of each label. A quarter of a millisecond an
     example: minutes for a long run."""

@@ -87,17 +87,15 @@ class ShardFeed:
         """DataError if the rows of a step, or of the evaluation, cannot be divided among the processes."""
         shards = stage.shards
         dataset = Dataset(Path(shards.directory))
-        own = shards.stage.tokens_per_step // shards.stage.row // world_size
-        self._rows = max(1, min(stage.tokens_per_micro_batch // shards.stage.row, own))
+        # Here and not in the middle of a run.
+        stage.check_readers(world_size)
+        self._rows = stage.rows_per_micro_batch(world_size)
         self._data = StageData(dataset, shards.stage, seed)
         self.identity = hashlib.sha256((dataset.directory / MANIFEST).read_bytes()).hexdigest()
         self._held_out = None
         if stage.evaluate_every:
-            tokens = shards.held_out_tokens or shards.stage.tokens_per_step
-            self._held_out = StageData(dataset, replace(shards.stage, tokens_per_step=tokens), seed, held_out=True)
-        # Here and not in the middle of a run.
-        for data in filter(None, (self._data, self._held_out)):
-            loader.check_division(data, world_size, self._rows)
+            held_out = replace(shards.stage, tokens_per_step=stage.held_out_tokens)
+            self._held_out = StageData(dataset, held_out, seed, held_out=True)
 
     def batches(self, step: int, rank: int, world_size: int) -> Iterator[Batch]:
         return loader.batches(self._data, step, rank, world_size, self._rows)

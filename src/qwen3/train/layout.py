@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qwen3.config import ModelConfig
+from qwen3.train.data.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,12 @@ class Layout:
             if size % ranks:
                 kind = "expert" if name == "experts" else "tensor"
                 raise ValueError(f"{size:,} {name} do not divide into {ranks}: choose another {kind} parallelism")
+
+
+def check_division(rows: int, readers: int, rows_per_batch: int) -> None:
+    """DataError if the `rows` of a step do not give all readers the same number of full batches."""
+    if rows % (readers * rows_per_batch):
+        raise DataError(
+            f"{rows:,} rows a step cannot be divided among {readers:,} processes in batches of {rows_per_batch} rows: "
+            "change tokens_per_step, the number of processes, or tokens_per_micro_batch"
+        )

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from qwen3.train.batch import Batch
-from qwen3.train.data.errors import DataError
 from qwen3.train.data.stage import StageData
+from qwen3.train.layout import check_division
 
 
 def batches(data: StageData, step: int, rank: int = 0, world_size: int = 1, rows_per_batch: int = 1) -> Iterator[Batch]:
@@ -20,7 +20,7 @@ def batches(data: StageData, step: int, rank: int = 0, world_size: int = 1, rows
 
     The loss of a step is normalised by `num_targets(data, step)`, which every rank knows without asking the others.
     """
-    check_division(data, world_size, rows_per_batch)
+    check_division(data.num_rows, world_size, rows_per_batch)
     own = data.num_rows // world_size
     rows = np.arange(rank, data.num_rows, world_size)
     for start in range(0, own, rows_per_batch):
@@ -31,15 +31,6 @@ def batches(data: StageData, step: int, rank: int = 0, world_size: int = 1, rows
             arrays.lengths,
             torch.from_numpy(arrays.targets_T),
             torch.from_numpy(arrays.loss_weight_T),
-        )
-
-
-def check_division(data: StageData, world_size: int, rows_per_batch: int) -> None:
-    """DataError if not all processes get the same number of full batches."""
-    if data.num_rows % (world_size * rows_per_batch):
-        raise DataError(
-            f"{data.num_rows} rows a step cannot be divided among {world_size} processes in batches of "
-            f"{rows_per_batch} rows: change tokens_per_step, the number of processes, or rows_per_batch"
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from qwen3.config import ModelConfig
 from qwen3.train import schedule
 from qwen3.train.data.stage import Stage as DataStage
+from qwen3.train.layout import check_division
 from qwen3.train.schedule import Schedule
 
 
@@ -101,14 +102,30 @@ class Stage:
         return self.data.conversations if isinstance(self.data, Mix) else None if self.shards else self.data
 
     @property
-    def sequence_length(self) -> int | None:
-        """Most tokens that see each other; None where every conversation has its own length."""
-        return self.data.stage.sequence_length if isinstance(self.data, Shards) else None
+    def held_out_tokens(self) -> int:
+        """Of the shards' documents, what an evaluation reads."""
+        return self.shards.held_out_tokens or self.shards.stage.tokens_per_step
 
-    @property
-    def tokens_per_step(self) -> int | None:
-        """Tokens of the global batch; None where steps differ."""
-        return self.data.stage.tokens_per_step if isinstance(self.data, Shards) else None
+    def rows_per_micro_batch(self, readers: int) -> int:
+        """Rows of the shards in one forward pass of each of `readers`."""
+        seen = self.shards.stage
+        return max(1, min(self.tokens_per_micro_batch // seen.row, seen.tokens_per_step // seen.row // readers))
+
+    def check_readers(self, readers: int) -> None:
+        """DataError if so many cannot divide the shards' rows of a step, or of an evaluation, among them."""
+        if self.shards:
+            sizes = {self.shards.stage.tokens_per_step, *([self.held_out_tokens] if self.evaluate_every else [])}
+            for tokens in sorted(sizes, reverse=True):
+                check_division(tokens // self.shards.stage.row, readers, self.rows_per_micro_batch(readers))
+
+    def check_context(self, ranks: int) -> None:
+        """ValueError if so many cannot divide each row among them."""
+        chunks = 2 * ranks
+        if ranks > 1 and (not isinstance(self.data, Shards) or self.data.stage.row % chunks):
+            raise ValueError(
+                f"stage {self.name}: context parallelism of {ranks} needs rows from shards, of a multiple of {chunks} "
+                "tokens"
+            )
 
 
 @dataclass(frozen=True)
