@@ -84,7 +84,7 @@ def test_a_sparse_run_keeps_its_loads_once_a_save_and_plot_draws_them(sparse_run
     assert [record["step"] for record in records] == [3, 6, 9]
     stage, config = trainer.recipe.stages[-1], trainer.model.config
     for layer in records[-1]["counts"]:
-        assert sum(layer) == stage.tokens_per_step * config.num_experts_per_tok
+        assert sum(layer) == stage.shards.stage.tokens_per_step * config.num_experts_per_tok
     result = CliRunner().invoke(app, ["train", "plot", str(folder)])
     assert result.exit_code == 0, result.output
     root = ElementTree.fromstring((folder / "curves-experts.svg").read_text())
