@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 
+import httpx
 import pytest
 
 from qwen3.cli import options
@@ -31,6 +33,27 @@ def test_it_prints_a_request_that_works_and_ends_cleanly_at_ctrl_c():
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=10) == 0
         assert process.stderr.read() == "Stopped.\n"
+
+
+def test_a_second_ctrl_c_ends_the_answers_and_says_so_to_their_clients():
+    command = [sys.executable, "-m", "qwen3", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            url = re.search(r"http://\S+/v1", process.stdout.readline() + process.stdout.readline())[0]
+            body = {"messages": [{"role": "user", "content": "Tell"}], "n": 32, "ignore_eos": True, "stream": True}
+            with httpx.stream("POST", f"{url}/chat/completions", json=body, timeout=30) as response:
+                lines = response.iter_lines()
+                next(lines)
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.3)
+                process.send_signal(signal.SIGINT)
+                *_, failure, last = (line for line in lines if line)
+            assert "the server is shutting down" in failure
+            assert last == "data: [DONE]"
+            assert process.wait(timeout=20) == 0
+        finally:
+            process.kill()
+        assert "Ctrl-C ends them" in process.stderr.read()
 
 
 def test_an_address_that_is_taken_is_said_before_a_model_is_loaded(qwen3, monkeypatch):

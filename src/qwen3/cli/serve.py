@@ -163,7 +163,7 @@ def serve(
 
     POST /v1/chat/completions, /v1/completions, /v1/responses and /v1/messages, streamed or not; GET / is the page;
     /v1/models, /health, /ready, /metrics; /openapi.json has them all. While the model loads, the server answers 503.
-    Ctrl-C and SIGTERM let running requests end; a second Ctrl-C does not.
+    Ctrl-C and SIGTERM let running requests end; a second Ctrl-C ends them, a third does not wait for anything.
 
     Examples:
 
@@ -231,8 +231,7 @@ def serve(
     with HttpServer(service, app, listener) as server:
         service.attach(options.load_llm(model, **llm_options))
         _print_address(service, host, listener.getsockname()[1], has_key=bool(api_key))
-        with suppress(KeyboardInterrupt):
-            _serve_until_interrupted(server, service, shutdown_timeout)
+        _serve_until_interrupted(server, service, shutdown_timeout)
     print("Stopped.", file=sys.stderr)
 
 
@@ -245,7 +244,12 @@ def _serve_until_interrupted(server: HttpServer, service: Service, shutdown_time
                 f"Waiting up to {shutdown_timeout} s for {service.num_open} requests; Ctrl-C ends them.",
                 file=sys.stderr,
             )
-        server.drain(shutdown_timeout)
+        try:
+            server.drain(shutdown_timeout)
+        except KeyboardInterrupt:
+            # Before the server ends: its clients are to hear that their answers do.
+            with suppress(KeyboardInterrupt):
+                server.drain(0)
 
 
 def _bind(host: str, port: int) -> socket.socket:

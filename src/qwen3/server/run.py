@@ -1,14 +1,18 @@
 """An application on a socket, in a thread of its own: so that the server answers while the main thread loads a model.
 
-Signals stay with the main thread. What is served, and when to stop, is the caller's matter.
+Signals stay with the main thread. What is served, and when to stop, is the caller's matter. The end of the server's
+thread is the end of the engine's too, and of all that prepares prompts: the interpreter must not end before, as it
+would abort where a thread is in native code.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
+from concurrent.futures import wait
 from types import TracebackType
 
 import uvicorn
@@ -20,6 +24,8 @@ from qwen3.server.service import Service
 _GRACE_SECONDS = 2
 # Longer than clients keep an idle connection (httpx: 5 s): the server must not close one that is about to be used.
 _IDLE_CONNECTION_SECONDS = 75
+# A signal that comes just before a wait is noticed only after it.
+_WAIT_SECONDS = 0.2
 
 
 class HttpServer:
@@ -38,7 +44,9 @@ class HttpServer:
             ws="none",
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=[[listener]], name="http", daemon=True)
+        # For the main thread to wait for: a `join` that Ctrl-C interrupts takes the thread for ended from then on.
+        self._has_ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def __enter__(self) -> HttpServer:
         self._thread.start()
@@ -48,14 +56,28 @@ class HttpServer:
 
     def wait(self) -> None:
         """Return when the server has ended by itself; KeyboardInterrupt ends the waiting."""
-        self._thread.join()
+        while not self._has_ended.wait(_WAIT_SECONDS):
+            pass
 
     def drain(self, timeout: float) -> None:
-        """Refuse new requests and let those that run end, for at most `timeout` seconds."""
-        asyncio.run_coroutine_threadsafe(self._service.drain(timeout), self._service.loop).result()
+        """Refuse new requests and let those that run end, for at most `timeout` seconds; then tell their clients.
+        KeyboardInterrupt ends the waiting; another `drain` may then be shorter."""
+        draining = asyncio.run_coroutine_threadsafe(self._service.drain(timeout), self._service.loop)
+        while not draining.done() and not self._has_ended.is_set():
+            wait([draining], _WAIT_SECONDS)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.should_exit = True
-        self._thread.join(timeout=2 * _GRACE_SECONDS)
+        try:
+            self.wait()
+        except KeyboardInterrupt:
+            os._exit(130)  # at once: threads still run
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._server.run([self._listener])
+        finally:
+            self._has_ended.set()
