@@ -114,6 +114,24 @@ def test_a_call_cut_short_has_what_was_complete_of_its_input():
 
 
 @pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        ('{"a": [1e999, 1.5]}', {"a": [None, 1.5]}),
+        ('{"a": "x\\ud800y"}', {"a": "x?y"}),
+        ('{"a": 1e999, "b": "cut', {"a": None}),
+        ('{"a": "😀", "b": "\\ud83d\\ude00"}', {"a": "😀", "b": "😀"}),
+        ('{"a": ' + "9" * 5000 + "}", {}),
+        ('{"a": ' + "[" * 5000, {}),
+        ("", {}),
+    ],
+)
+def test_whatever_the_model_writes_as_arguments_is_json_in_the_answer(arguments, value):
+    events = [ToolCallDelta(0, "call_1", "f", arguments), Finished(FinishReason.LENGTH, USAGE)]
+    message = json.dumps(wire().whole([events]), allow_nan=False, ensure_ascii=False).encode()
+    assert json.loads(message)["content"][0]["input"] == value
+
+
+@pytest.mark.parametrize(
     ("finished", "reason"),
     [
         (Finished(FinishReason.STOP, USAGE), "end_turn"),

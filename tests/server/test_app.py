@@ -9,7 +9,7 @@ import time
 import httpx
 import openai
 import pytest
-from serving import HELLO, chat, client_of, serving, wait_until
+from serving import HELLO, HTTP, chat, client_of, serving, wait_until
 
 TOOLS = [{"type": "function", "function": {"name": "weather"}}]
 ENDLESS = [{"role": "user", "content": "endless"}]
@@ -57,7 +57,8 @@ def post(url, body, path="/v1/chat/completions", **headers):
         ({"max_tokens": 5, "max_completion_tokens": 6}, None, "contradict each other about the longest answer"),
         ({"messages": []}, "messages", "messages: list should have at least 1 item"),
         ({"messages": [{"role": "robot"}]}, None, r"messages[0].role must be one of"),
-        ({"messages": [{"role": "user", "content": "\ud800"}]}, None, "text is not valid Unicode"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, None, "lone surrogate"),
+        ({"tools": [{"type": "function", "function": {"name": "a", "description": "\udfff"}}]}, None, "lone surrogate"),
     ],
 )
 def test_a_faulty_body_is_400_and_names_the_field(scripted_url, change, param, message):
@@ -75,6 +76,7 @@ def test_a_faulty_body_is_400_and_names_the_field(scripted_url, change, param, m
         "[]",
         '{"messages": [], "messages": []}',
         '{"temperature": NaN}',
+        '{"tools": [{"type": "function", "function": {"name": "a", "parameters": {"maximum": 1e999}}}]}',
         '{"seed": 1' + "0" * 5000 + "}",
         "[" * 9999,
         '{"x":' * 65 + "1" + "}" * 65,
@@ -153,6 +155,36 @@ def test_a_failed_step_is_a_500_without_details_and_the_server_lives_on(scripted
     with pytest.raises(openai.APIError, match="the engine failed"):
         list(chat(client, fails, stream=True))
     assert chat(client).choices[0].message.content == "Hello, world. 😀"
+
+
+# To follow it takes too much work, which shows after some characters.
+BOMB = {"type": "string", "pattern": "^(.|.{2}|.{3})*(.*[aeiou].{400}){3}z$"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", {"messages": HELLO, "json_schema": BOMB}),
+        ("completions", {"prompt": "hello", "json_schema": BOMB}),
+        ("responses", {"input": "hello", "text": {"format": {"type": "json_schema", "name": "a", "schema": BOMB}}}),
+        (
+            "messages",
+            {
+                "messages": HELLO,
+                "max_tokens": 400,
+                "output_config": {"format": {"type": "json_schema", "schema": BOMB}},
+            },
+        ),
+    ],
+)
+def test_an_answer_that_its_grammar_ends_is_an_error_and_not_a_whole_or_cut_one(builtin_url, path, body):
+    whole = HTTP.post(f"{builtin_url}/v1/{path}", json=body)
+    assert whole.status_code == 400
+    assert "the answer cannot go on by its schema" in whole.json()["error"]["message"]
+    streamed = HTTP.post(f"{builtin_url}/v1/{path}", json=body | {"stream": True}).text
+    last = streamed.removesuffix("data: [DONE]\n\n").rstrip().rpartition("\n\n")[2]
+    assert '"error":{' in last
+    assert "the answer cannot go on by its schema" in last
 
 
 def test_more_requests_than_the_limit_are_told_to_come_back(scripted):

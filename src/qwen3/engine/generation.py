@@ -165,7 +165,9 @@ class Generation:
     @property
     def finished(self) -> Finished:
         """The stream's last event, once `is_done`."""
-        return Finished(self.finish_reason, self.usage, self.parser.stopped)
+        reason, guide = self.finish_reason, self.request.guide
+        error = guide.error if guide is not None and reason is FinishReason.ABORT else ""
+        return Finished(reason, self.usage, self.parser.stopped, error)
 
 
 def _logprobs(tokens: list[TokenText]) -> list[Logprobs]:

@@ -158,6 +158,8 @@ class Finished:
     usage: Usage
     stop_string: str | None = None
     """The one of `SamplingParams.stop` that ended the answer."""
+    error: str = ""
+    """Why an aborted answer could not go on by its rules."""
 
 
 @dataclass(eq=False)

@@ -61,7 +61,7 @@ class _Completion(_Answer):
     timings: Timings
 
 
-Reason = Literal["stop", "length", "tool_calls", "abort"]
+Reason = Literal["stop", "length", "tool_calls"]
 
 
 class FunctionCall(_Answer):

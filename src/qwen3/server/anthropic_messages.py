@@ -6,6 +6,7 @@ says nothing; sent back in a tool turn that goes on, the thinking is the model's
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -48,7 +49,6 @@ _STOP_REASONS = {
     FinishReason.STOP: "end_turn",
     FinishReason.TOOL_CALLS: "tool_use",
     FinishReason.LENGTH: "max_tokens",
-    FinishReason.ABORT: "pause_turn",
 }
 
 
@@ -167,9 +167,7 @@ class MessagesWire:
                 shown = block.text if self._shows_thinking else ""
                 return {"type": "thinking", "thinking": shown, "signature": signature}
             case "call":
-                # A call that max_tokens cut short: what is complete of it, as clients read such a stream.
-                arguments = from_json(block.text or "{}", allow_partial=True)
-                return {"type": "tool_use", "id": block.id, "name": block.name, "input": arguments}
+                return {"type": "tool_use", "id": block.id, "name": block.name, "input": _input(block.text)}
 
     def _message(self, content: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -189,6 +187,20 @@ class MessagesWire:
         elif reason == "max_tokens" and finished.usage.completion_tokens < self._max_tokens:
             reason = "model_context_window_exceeded"
         return {"stop_reason": reason, "stop_sequence": finished.stop_string}
+
+
+def _input(arguments: str) -> dict[str, Any]:
+    """A call's arguments as JSON can carry them: of a call that max_tokens cut short what is complete, as clients
+    read such a stream; for a number beyond all floats null, for half a surrogate pair a question mark."""
+    try:
+        try:
+            value = json.loads(arguments)
+        except ValueError:
+            value = from_json(arguments or "{}", allow_partial=True)
+        text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+        return json.loads(text, parse_constant=lambda infinite: None)
+    except (ValueError, RecursionError):
+        return {}
 
 
 def _delta(block: Block, kind: str, field: str, text: str) -> dict[str, Any]:

@@ -128,9 +128,7 @@ class Message(BaseModel):
     role: Literal["assistant"]
     model: str
     content: list[Text | Thinking | ToolUse]
-    stop_reason: Literal[
-        "end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "model_context_window_exceeded"
-    ]
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
     stop_sequence: str | None
     usage: MessageUsage
 

@@ -115,7 +115,8 @@ class ResponsesWire:
         return _encoded(message for _, event, _ in joined(batch) for message in self._messages(event))
 
     def failure(self, error: ApiError) -> bytes:
-        self._response |= {"status": "failed", "error": {"code": "server_error", "message": error.message}}
+        code = "server_error" if error.status >= 500 else "invalid_prompt"
+        self._response |= {"status": "failed", "error": {"code": code, "message": error.message}}
         return _encoded([self._event("response.failed", response=self._response)])
 
     def closing(self) -> bytes:

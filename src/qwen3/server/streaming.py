@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from qwen3.chat import Content, Reasoning, TokenText
 from qwen3.engine.generation import Logprobs
+from qwen3.engine.request import Finished
 from qwen3.server.errors import ApiError
 from qwen3.server.metrics import Metrics
 from qwen3.server.worker import Batch, EngineFailure, Stream, Work
@@ -82,6 +83,19 @@ def joined(batch: Batch) -> list[tuple[int, Any, list[TokenText]]]:
     return items
 
 
+async def _by_rules(batches: AsyncIterator[Batch]) -> AsyncIterator[Batch]:
+    """The same batches. Raises ApiError where an answer could not go on by its rules: what is there of it must pass
+    neither for whole nor for one that a limit of tokens has cut, and another try would end likewise."""
+    async for batch in batches:
+        for i, (_, item) in enumerate(batch):
+            if isinstance(item, Finished) and item.error:
+                if before := batch[:i]:
+                    yield before
+                why = item.error.splitlines()[0]  # below may be the state of the parser
+                raise ApiError(400, f"the answer cannot go on by its schema or grammar: {why}")
+        yield batch
+
+
 class EventStream(StreamingResponse):
     """An answer as server-sent events. However it ends, the engine hears of it."""
 
@@ -104,21 +118,23 @@ class EventStream(StreamingResponse):
         if opening := wire.opening():
             yield opening
         try:
-            async for batch in metrics.timed(stream.batches(keep_alive)):
+            async for batch in _by_rules(metrics.timed(stream.batches(keep_alive))):
                 if piece := wire.encode(batch) if batch else b": keep-alive\n\n":
                     yield piece
+        # The status has been sent: only an event can still tell.
         except EngineFailure as error:
-            # The status has been sent: only an event can still tell.
             yield wire.failure(ApiError(500, str(error)))
+        except ApiError as error:
+            yield wire.failure(error)
         yield wire.closing()
 
 
 async def whole_answer(request: Request, stream: Stream, wire: Wire, metrics: Metrics) -> Response:
-    """The unstreamed answer. Ends the computation when the client leaves. Raises EngineFailure."""
+    """The unstreamed answer. Ends the computation when the client leaves. Raises EngineFailure and ApiError."""
     answers: list[list[Any]] = [[] for _ in stream.generations]
 
     async def arrive() -> None:
-        async for batch in metrics.timed(stream.batches()):
+        async for batch in _by_rules(metrics.timed(stream.batches())):
             for number, item in batch:
                 answers[number].append(item)
 
