@@ -21,6 +21,7 @@ LIGHT = {
     "qwen3.weight_choice": set(),
     "qwen3.quant.blocks": set(),
     "qwen3.quant.formats": set(),
+    "qwen3.text_split": set(),
     "qwen3.tokenizer": {"tokenizers"},
     "qwen3.chat": {"jinja2"},
     "qwen3.grammar": {"llguidance"},
@@ -77,7 +78,7 @@ LIGHT = {
 # What of qwen3 the other modules may import, besides the package that they are in; the longest prefix counts.
 # "qwen3" allows its own names (`__version__`), not everything below.
 CONFIG = {"qwen3.config", "qwen3.presets", "qwen3.strict_json"}
-TEXT = {"qwen3.tokenizer", "qwen3.chat", "qwen3.grammar"}
+TEXT = {"qwen3.text_split", "qwen3.tokenizer", "qwen3.chat", "qwen3.grammar"}
 MAY_IMPORT = {
     "qwen3": {"qwen3.config", "qwen3.engine.llm", "qwen3.engine.request", "qwen3.tokenizer"},
     "qwen3.__main__": {"qwen3.cli"},

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import runpy
 import unicodedata
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen3.chat import ChatFormat, Span, render
+from qwen3.text_split import MAX_PIECE_CHARS, PIECE_CHARS, TokenLimitError, fewest_tokens, pieces
 from qwen3.tokenizer import CONTROL_TOKENS, Tokenizer
 
 PARITY = Path(__file__).parents[1] / "benchmarks" / "tokenizer_parity.py"
@@ -139,9 +140,70 @@ def test_plain_text_never_becomes_a_control_token(small, pieces):
     assert not set(small.encode_spans([Span(piece) for piece in pieces])) & set(small.control_ids.values())
 
 
+PARTS = st.text(
+    st.sampled_from("aZ7'srt 中。\uff0c가\n\r\t!é\u0301ß\u3000Я\uff0e٣²क्\u1112\u1161\u11ab😀<-")
+    | st.characters(exclude_categories=["Cs"])
+)
+
+
+@given(text=PARTS)
+def test_pieces_have_the_ids_of_the_whole(tokenizer, text):
+    whole = tokenizer.encode(text, control=False)
+    assert [id for piece in pieces(text, 1) for id in tokenizer.encode(piece, control=False)] == whole
+    assert fewest_tokens(text, tokenizer._longest_with) <= len(whole)
+
+
+def test_a_text_is_cut_only_where_words_meet_whatever_the_signs(tokenizer):
+    split, every = tokenizer._bpe.pre_tokenizer, [chr(i) for i in range(0x10000) if not 0xD800 <= i < 0xE000]
+    texts = [f"{before}{char}{after}e" for char in every for before, after in (("x", "!"), (" ", "。"), ("'", "\n"))]
+    texts += [f"a{char}x" for char in every] + [f"a\n{char}x" for char in every]
+    num_cuts = 0
+    for text in texts:
+        ends = list(accumulate(map(len, pieces(text, 1))))[:-1]
+        num_cuts += len(ends)
+        assert {*ends} <= {end for _, (_, end) in split.pre_tokenize_str(text)}, text
+        if ends:
+            assert "".join(unicodedata.normalize("NFC", piece) for piece in pieces(text, 1)) == (
+                unicodedata.normalize("NFC", text)
+            )
+    assert num_cuts > 100_000
+
+
+@pytest.mark.parametrize("unit", ["7", "Hello, wörld! ", "你好\uff0c世界。", "a\n\n  b", "😀"])
+def test_a_long_text_has_the_official_ids_within_a_limit_and_none_beyond(tokenizer, official, unit):
+    text = unit * (3 * PIECE_CHARS // len(unit))
+    ids = official.encode(text).ids
+    assert tokenizer.encode(text, limit=len(ids)) == ids
+    with pytest.raises(TokenLimitError):
+        tokenizer.encode(text, limit=len(ids) - 1)
+
+
+def test_what_is_far_beyond_the_limit_is_not_encoded(tokenizer):
+    with pytest.raises(TokenLimitError, match="at least 4,000,001 tokens, and 1,000 are allowed"):
+        tokenizer.encode("<think>" + "7" * 4_000_000, limit=1000)
+    with pytest.raises(TokenLimitError) as info:
+        tokenizer.encode("a word " * 100_000, limit=20_000)
+    assert info.value.least < 30_000
+    spaces = " " * (MAX_PIECE_CHARS + 1)
+    with pytest.raises(ValueError, match="1,048,577 characters in a row"):
+        tokenizer.encode(spaces, limit=20_000)
+    assert len(tokenizer.encode(spaces[1:], limit=20_000)) == MAX_PIECE_CHARS // 128
+
+
+def test_a_tokenizer_with_other_words_is_not_cut(small, tmp_path):
+    content = json.loads(small._full.to_str())
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "[0-9]{3}"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    text = "7" * (2 * PIECE_CHARS + 1)
+    other = Tokenizer.load(tmp_path)
+    assert other.encode(text, limit=len(text)) == other._full.encode(text).ids
+
+
 def test_ids_past_the_vocabulary_decode_to_nothing(tokenizer):
     assert tokenizer.decode([*tokenizer.encode("a"), 151_669, 151_935, *tokenizer.encode("b")]) == "ab"
+    num_known = len(tokenizer._bytes_of)
     assert tokenizer.token_bytes(151_935) == b""
+    assert len(tokenizer._bytes_of) == num_known  # there are more such ids than memory
     with pytest.raises(ValueError, match="not negative"):
         tokenizer.decode([-1])
 

@@ -10,6 +10,7 @@ Invariants
   vocabulary (151,643 + 26 ids) and a small one share this code.
 - `decode(encode(text, control=...)) == NFC(text)`.
 - Ids from `vocab_size` up (the embedding is padded to 151,936 rows) decode to nothing.
+- A long text is encoded in pieces, to the ids that it has as a whole: memory beside the ids is that of a piece.
 
 It does not know about messages or the chat format, only about spans of text and control strings.
 """
@@ -25,8 +26,11 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import tokenizers
 from tokenizers import models
+
+from qwen3.text_split import PIECE_CHARS, SPLIT_PATTERN, check_limit, check_piece, fewest_tokens, pieces
 
 # Name and `special` flag in the order of their ids. The flag is the official one: tokens that are not special are
 # part of the visible text when special tokens are skipped, so parsers must look for ids and not for text.
@@ -59,11 +63,6 @@ CONTROL_TOKENS: Mapping[str, bool] = {
     "</think>": False,
 }
 
-# Contractions | a word with at most one leading sign | one digit | signs | line ends | spaces.
-SPLIT_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
 _SPLIT = {"type": "Split", "pattern": {"Regex": SPLIT_PATTERN}, "behavior": "Isolated", "invert": False}
 # All of the official tokenizer.json but its vocabulary, merges and added tokens.
@@ -123,6 +122,8 @@ class Tokenizer:
         # The model and its pipeline without the added tokens: for plain text.
         self._bpe = tokenizers.Tokenizer(full.model)
         self._bpe.normalizer, self._bpe.pre_tokenizer = full.normalizer, full.pre_tokenizer
+        steps = [step and json.loads(step.__getstate__()) for step in (full.normalizer, full.pre_tokenizer)]
+        self._can_cut = steps == [_PIPELINE["normalizer"], _PIPELINE["pre_tokenizer"]]
         self._first_control_id = self._bpe.get_vocab_size()
         self.vocab_size = self._first_control_id + len(added)
         # Longest first: where several match at one place, the longest wins, as in the official tokenizer.
@@ -250,24 +251,26 @@ class Tokenizer:
 
     # Text to ids
 
-    def encode(self, text: str, *, control: bool = True) -> list[int]:
+    def encode(self, text: str, *, control: bool = True, limit: int | None = None) -> list[int]:
         """Token ids of `text`. With `control`, control strings in it become control tokens, as in the official
-        tokenizer; without, they stay plain text: use that for text from outside."""
-        if not control:
-            return self._encode_text(text)
+        tokenizer; without, they stay plain text: use that for text from outside.
+
+        Raises TokenLimitError for more than `limit` ids, as soon as that is sure: a text that is far too long costs
+        little more than one that fits. With a limit also ValueError for a million characters that nothing parts."""
         ids: list[int] = []
-        for i, piece in enumerate(self._control_pattern.split(text)):
-            if i % 2:
-                ids.append(self.control_ids[piece])
-            elif piece:
-                ids += self._encode_text(piece)
+        start = 0
+        for found in self._control_pattern.finditer(text) if control else ():
+            self._extend(ids, text[start : found.start()], limit)
+            ids.append(self.control_ids[found[0]])
+            start = found.end()
+        self._extend(ids, text[start:], limit)
         return ids
 
-    def encode_spans(self, spans: Iterable[Span]) -> list[int]:
-        """Token ids of a rendered prompt; see `encode_trained`."""
-        return self.encode_trained(spans)[0]
+    def encode_spans(self, spans: Iterable[Span], limit: int | None = None) -> list[int]:
+        """Token ids of a rendered prompt; see `encode_trained`, and `encode` for the limit."""
+        return self.encode_trained(spans, limit)[0]
 
-    def encode_trained(self, spans: Iterable[Span]) -> tuple[list[int], list[bool]]:
+    def encode_trained(self, spans: Iterable[Span], limit: int | None = None) -> tuple[list[int], list[bool]]:
         """Token ids of a rendered prompt, and for each id whether the model is trained to produce it.
 
         Adjacent text spans are joined before BPE, except where `trained` changes: there generation would begin, so
@@ -278,15 +281,30 @@ class Tokenizer:
         for (control, flag), run in groupby(spans, key=lambda span: (span.control, span.trained)):
             if control:
                 ids += [self.id(span.text) for span in run]
-            elif text := "".join(span.text for span in run):
-                ids += self._encode_text(text)
+            else:
+                self._extend(ids, "".join(span.text for span in run), limit)
             trained += [flag] * (len(ids) - len(trained))
         return ids, trained
 
-    def _encode_text(self, text: str) -> list[int]:
+    def _extend(self, ids: list[int], text: str, limit: int | None) -> None:
+        """Append the ids of plain text."""
         if not text.isascii() and (lone := re.search("[\ud800-\udfff]", text)):
             raise ValueError(f"text is not valid Unicode: lone surrogate at character {lone.start()}")
-        return self._bpe.encode(text, add_special_tokens=False).ids
+        if limit is not None and self._can_cut and len(text) > PIECE_CHARS:
+            check_limit(len(ids) + fewest_tokens(text, self._longest_with), limit)
+        for piece in pieces(text) if self._can_cut else [text]:
+            if limit is not None:
+                check_piece(piece)
+            ids += self._bpe.encode(piece, add_special_tokens=False).ids
+            check_limit(len(ids), limit)
+
+    @cached_property
+    def _longest_with(self) -> np.ndarray:
+        """For each byte, the bytes of the longest token that it is in: int64 [256], 1 where it is in none."""
+        longest = dict.fromkeys(_CHAR_OF_BYTE, 1)
+        for token in sorted(self._bpe.get_vocab(), key=len):
+            longest |= dict.fromkeys(token, len(token))
+        return np.array([longest[char] for char in _CHAR_OF_BYTE])
 
     # Ids to text
 
@@ -296,6 +314,8 @@ class Tokenizer:
         if known is None:
             if id < 0:
                 raise ValueError(f"token ids are not negative, got {id}")
+            if id >= self.vocab_size:
+                return b""  # not kept: there is no end of them
             token = self._bpe.id_to_token(id) or ""
             known = self._bytes_of[id] = bytes(_BYTE_OF_CHAR[ord(char)] for char in token)
         return known

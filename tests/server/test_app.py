@@ -11,6 +11,9 @@ import openai
 import pytest
 from serving import HELLO, HTTP, chat, client_of, serving, wait_until
 
+from qwen3.server import bodies
+from qwen3.strict_json import parse_object
+
 TOOLS = [{"type": "function", "function": {"name": "weather"}}]
 ENDLESS = [{"role": "user", "content": "endless"}]
 
@@ -88,6 +91,16 @@ def test_a_body_that_is_no_json_object_is_400(scripted_url, body):
     assert response.json()["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize(("size", "is_beside"), [(1000, False), (100_000, True)])
+def test_a_large_body_is_read_beside_the_event_loop(scripted_url, monkeypatch, size, is_beside):
+    threads = []
+    monkeypatch.setattr(
+        bodies, "parse_object", lambda data: threads.append(threading.current_thread().name) or parse_object(data)
+    )
+    assert HTTP.post(f"{scripted_url}/v1/chat/completions", json={"messages": HELLO, "x": "x" * size}).is_success
+    assert threads[0].startswith("large-bodies") == is_beside
+
+
 def test_labels_without_effect_are_accepted(client):
     assert chat(client, user="me", metadata={"a": "b"}, store=False, extra_body={"priority": 1, "cache_salt": "x"})
 
@@ -96,6 +109,12 @@ def test_a_prompt_beyond_the_context_is_400_with_both_numbers(scripted, client):
     with pytest.raises(openai.BadRequestError, match=f"the context holds {scripted.max_context}") as info:
         chat(client, [{"role": "user", "content": "12 " * 3 * scripted.max_context}])
     assert info.value.code == "context_length_exceeded"
+    # A prompt that is far too long is not encoded to its end.
+    least = 100 * scripted.max_context
+    with pytest.raises(openai.BadRequestError, match=rf"has at least {least // 10}\d tokens and the context holds"):
+        chat(client, [{"role": "user", "content": "7" * least}])
+    with pytest.raises(openai.BadRequestError, match=r"has at least \d+ tokens and the context holds"):
+        client.completions.create(model="builtin", prompt="a word " * least)
 
 
 def test_another_model_path_method_or_type_has_its_own_status(scripted_url, client):

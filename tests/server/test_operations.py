@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import HELLO, HTTP, chat, client_of, running, serving, wait_until
 
 from qwen3 import __version__
+from qwen3.server import limits
 from qwen3.server.app import application
 from qwen3.server.service import Service, Settings
 
@@ -78,6 +79,29 @@ def test_tokens_and_their_text(scripted, scripted_url):
     data = [piece["piece"] for piece in pieces]
     assert b"".join(bytes(each) if isinstance(each, list) else each.encode() for each in data).decode() == text
     assert any(isinstance(each, list) for each in data)
+
+
+def test_tokens_are_counted_up_to_the_limit_and_ids_are_the_models(scripted, scripted_url, monkeypatch):
+    text = {"content": "one two three", "parse_special": False}
+    chats = {"messages": HELLO}
+    count = post(scripted_url, "/tokenize", text).json()["count"]
+    monkeypatch.setattr(limits, "IDS", count)
+    assert post(scripted_url, "/tokenize", text).json()["count"] == count
+    monkeypatch.setattr(limits, "IDS", count - 1)
+    for path, body in (
+        ("/tokenize", text),
+        ("/tokenize", chats),
+        ("/v1/chat/completions/render", chats),
+        ("/v1/messages/count_tokens", chats),
+    ):
+        response = post(scripted_url, path, body)
+        assert response.status_code == 400
+        assert f"tokens, and {count - 1} are allowed" in response.json()["error"]["message"]
+    past = scripted.config.vocab_size
+    assert post(scripted_url, "/detokenize", {"tokens": [past - 1]}).status_code == 200
+    response = post(scripted_url, "/detokenize", {"tokens": [past]})
+    assert response.status_code == 400
+    assert f"{past} is not an id below {past}" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

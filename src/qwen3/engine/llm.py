@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
@@ -59,6 +60,7 @@ from qwen3.hardware import available_bytes
 from qwen3.model import Qwen3
 from qwen3.model.transforms import storage_of, stored_bytes
 from qwen3.ops.paged import KV_FORMATS
+from qwen3.text_split import TokenLimitError
 from qwen3.tokenizer import Tokenizer
 
 _GENERATION_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -294,14 +296,16 @@ class LLM:
         Raises ChatError for malformed messages, ContextError where they do not fit, GrammarError for constraints and
         schemas that cannot be enforced, RequestError for bad options.
         """
-        prompt = self.render_chat(
-            messages,
-            tools,
-            thinking,
-            tool_choice=tool_choice,
-            continue_final_message=continue_final_message,
-            add_generation_prompt=add_generation_prompt,
-        )
+        with self._within_context() as limit:
+            prompt = self.render_chat(
+                messages,
+                tools,
+                thinking,
+                tool_choice=tool_choice,
+                continue_final_message=continue_final_message,
+                add_generation_prompt=add_generation_prompt,
+                limit=limit,
+            )
         offered = offered_tools(tools, tool_choice)
         params = params or self.defaults(thinking)
         state = start_state(prompt.rendered)
@@ -339,8 +343,9 @@ class LLM:
         tool_choice: str = "auto",
         continue_final_message: bool = False,
         add_generation_prompt: bool = True,
+        limit: int | None = None,
     ) -> Prompt:
-        """The prompt of `prepare_chat` with these arguments."""
+        """The prompt of `prepare_chat` with these arguments. Raises TokenLimitError for more than `limit` tokens."""
         rendered = render(
             messages,
             None if tool_choice == "none" else tools,
@@ -349,7 +354,7 @@ class LLM:
             format=self.format,
             continue_final_message=continue_final_message,
         )
-        return Prompt(rendered, self.tokenizer.encode_spans(rendered.spans))
+        return Prompt(rendered, self.tokenizer.encode_spans(rendered.spans, limit))
 
     def _history_ids(
         self,
@@ -421,7 +426,7 @@ class LLM:
     ) -> Generation:
         """The continuation of one raw text or token ids, not yet started: `stream` as `prepare_chat` is to `chat`."""
         params = params or self.defaults(thinking=False)
-        prompt_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        prompt_ids = self._ids(prompt)
         parser = StreamParser(self.tokenizer, StreamState.RAW, stop=params.stop)
         guide = None if constraint is None else self._guides.completion(self._room(prompt_ids, params), constraint)
         return Generation(self._engine, self._request(prompt_ids, params, guide, priority, cache_salt), parser)
@@ -430,7 +435,7 @@ class LLM:
         self, prompt: str | Sequence[int], num_top: int, then: Generation | None = None
     ) -> ScoredPrompt:
         """Log-probabilities of a prompt's tokens, with `num_top` alternatives each, and then its continuation."""
-        prompt_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        prompt_ids = self._ids(prompt)
         self._check_prompt(prompt_ids)
         return ScoredPrompt(self._engine, self.model, prompt_ids, num_top, then)
 
@@ -491,10 +496,28 @@ class LLM:
             if not isinstance(token, int) or not 0 <= token < self.config.vocab_size:
                 raise RequestError(f"prompt token {token!r} is not an id below {self.config.vocab_size}")
         if len(prompt_ids) >= self.max_context:
-            raise ContextError(
-                f"the prompt has {len(prompt_ids)} tokens and the context holds {self.max_context}: "
-                "shorten the prompt, or load the model with a longer context"
-            )
+            raise self._too_long(str(len(prompt_ids)))
+
+    def _ids(self, prompt: str | Sequence[int]) -> list[int]:
+        if not isinstance(prompt, str):
+            return list(prompt)
+        with self._within_context() as limit:
+            return self.tokenizer.encode(prompt, limit=limit)
+
+    @contextmanager
+    def _within_context(self) -> Iterator[int]:
+        """The limit for encoding a prompt: one that is not far too long is encoded whole, so that its length can be
+        told. What is longer is a ContextError."""
+        try:
+            yield 2 * self.max_context
+        except TokenLimitError as error:
+            raise self._too_long(f"at least {error.least}") from error
+
+    def _too_long(self, count: str) -> ContextError:
+        return ContextError(
+            f"the prompt has {count} tokens and the context holds {self.max_context}: "
+            "shorten the prompt, or load the model with a longer context"
+        )
 
     def _events(self, generation: Generation) -> Iterator[Event | Finished]:
         # Started at the first next(): an iterator that nobody starts must not run beside the others.

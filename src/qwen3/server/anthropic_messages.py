@@ -20,7 +20,7 @@ from qwen3.chat import Event
 from qwen3.engine.generation import Generation
 from qwen3.engine.llm import LLM
 from qwen3.engine.request import Finished, FinishReason, SamplingParams, Usage
-from qwen3.server import block_answers
+from qwen3.server import block_answers, limits
 from qwen3.server.blocks import Block, BlockStream, Change, Closed, Conversation, Grew, Opened, function_tool
 from qwen3.server.bodies import StrictRoute
 from qwen3.server.documents import documented
@@ -64,7 +64,7 @@ def prepare(llm: LLM, body: MessagesRequest, params: SamplingParams) -> Generati
 
 
 def count_tokens(llm: LLM, body: PromptRequest) -> dict[str, int]:
-    return {"input_tokens": len(llm.render_chat(**_prompt(body)).ids)}
+    return {"input_tokens": len(llm.render_chat(**_prompt(body), limit=limits.IDS).ids)}
 
 
 def _prompt(body: PromptRequest) -> dict[str, Any]:

@@ -34,7 +34,7 @@ PROMPTS = 256
 SEQUENCES = 512
 """n x prompts."""
 IDS = 1 << 20
-"""Token ids in one list."""
+"""Token ids in one list, of a request or of an answer to one for tokens."""
 
 STOPS = 16
 STOP_CHARS = 256

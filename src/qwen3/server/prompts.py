@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from qwen3.engine.llm import LLM, Prompt
-from qwen3.server import answers
+from qwen3.server import answers, limits
 from qwen3.server.bodies import StrictRoute
 from qwen3.server.chat_schema import ChatRequest
 from qwen3.server.completions_schema import DetokenizeRequest, TokenizeRequest
@@ -24,15 +24,14 @@ def prompts_router(service: Service) -> APIRouter:
         service.note_unknown(body)
         service.check_model(body.model)
         llm = service.llm
-        ids = await service.in_thread(lambda: _ids(llm, body))
-        tokens = [_piece(llm, id) for id in ids] if body.with_pieces else ids
-        return {"tokens": tokens, "count": len(ids), "max_model_len": llm.max_context}
+        tokens = await service.in_thread(lambda: _tokens(llm, body))
+        return {"tokens": tokens, "count": len(tokens), "max_model_len": llm.max_context}
 
     async def detokenize(body: DetokenizeRequest) -> dict[str, Any]:
         service.note_unknown(body)
         service.check_model(body.model)
         llm = service.llm
-        return {"content": await service.in_thread(lambda: llm.tokenizer.decode(body.tokens))}
+        return {"content": await service.in_thread(lambda: _text(llm, body.tokens))}
 
     async def render(body: ChatRequest) -> dict[str, Any]:
         """The prompt of this chat request: as text, in which control tokens have their names, and as ids."""
@@ -54,12 +53,28 @@ def prompts_router(service: Service) -> APIRouter:
     return router
 
 
+def _tokens(llm: LLM, body: TokenizeRequest) -> Sequence[Any]:
+    ids = _ids(llm, body)
+    return [_piece(llm, id) for id in ids] if body.with_pieces else ids
+
+
 def _ids(llm: LLM, body: TokenizeRequest) -> Sequence[int]:
     if body.messages is None:
         text = body.content if body.content is not None else body.prompt
-        return llm.tokenizer.encode(text, control=body.parse_special)
-    messages = in_our_roles(body.messages)
-    return llm.render_chat(messages, body.tools, add_generation_prompt=body.add_generation_prompt).ids
+        return llm.tokenizer.encode(text, control=body.parse_special, limit=limits.IDS)
+    prompt = llm.render_chat(
+        in_our_roles(body.messages),
+        body.tools,
+        add_generation_prompt=body.add_generation_prompt,
+        limit=limits.IDS,
+    )
+    return prompt.ids
+
+
+def _text(llm: LLM, ids: Sequence[int]) -> str:
+    if (largest := max(ids, default=0)) >= llm.config.vocab_size:
+        raise ValueError(f"tokens: {largest} is not an id below {llm.config.vocab_size}")
+    return llm.tokenizer.decode(ids)
 
 
 def _piece(llm: LLM, id: int) -> dict[str, Any]:
@@ -78,4 +93,5 @@ def _prompt(llm: LLM, body: ChatRequest) -> Prompt:
         tool_choice=body.tool_name,
         continue_final_message=bool(body.continue_final_message),
         add_generation_prompt=body.add_generation_prompt is not False,
+        limit=limits.IDS,
     )
