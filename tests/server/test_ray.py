@@ -10,13 +10,19 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from serving import serving
+from serving import running, serving
 
 pytest.importorskip("ray", reason="needs the extra [ray]")
 
+from ray.exceptions import RayError
+from starlette.routing import Router
+
 from qwen3 import LLM
-from qwen3.server.ray_app import ReplicaError, Replicas, deployed
+from qwen3.server.app import serving as make_serving
+from qwen3.server.guard import Guard
+from qwen3.server.ray_app import Front, Replica, ReplicaError, Replicas, deployed
 from qwen3.server.ray_router import PrefixRouter, prefix_keys
+from qwen3.server.worker import Unavailable
 
 KEY = {"Authorization": "Bearer secret"}
 LLM_OPTIONS = {"weights": "int8", "max_context": 1000}
@@ -152,6 +158,44 @@ def test_what_runs_comes_to_its_end_when_the_cluster_is_ended(cluster):
 
 
 # Without a cluster
+
+
+def test_a_replica_is_ill_when_its_engine_is_whatever_hosts_it_answers_to(scripted, monkeypatch):
+    async def check():
+        # Without the class that Ray makes of it.
+        replica = Replica.__new__(Replica)
+        replica._service, _ = make_serving(scripted, hosts=frozenset({"qwen.example"}), api_keys=("secret",))
+        await replica.check_health()
+        monkeypatch.setattr(replica._service._worker, "_is_closing", True)
+        with pytest.raises(Unavailable, match="the engine is not running"):
+            await replica.check_health()
+        monkeypatch.undo()
+        await replica._service.close()
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_a_replica_that_fails_before_its_answer_is_503(path):
+    class Failing:
+        def remote(self, call):
+            return self
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            raise RayError("gone")
+
+        def cancel(self):
+            pass
+
+    front = Front.__new__(Front)
+    front._replicas = SimpleNamespace(answer=Failing())
+    with running(Guard(Router(default=front))) as url:
+        response = httpx.post(f"{url}{path}", json={})
+    assert response.status_code == (529 if path == "/v1/messages" else 503)
+    assert "another will take the next one" in response.json()["error"]["message"]
 
 
 def body(text, **fields):

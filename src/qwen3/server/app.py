@@ -41,10 +41,15 @@ ROUTERS = (
 
 def make_app(llm: LLM, **options: Any) -> ASGIApp:
     """The server for one model, which belongs to it from then on. Options are those of `application` and `Settings`."""
+    return serving(llm, **options)[1]
+
+
+def serving(llm: LLM, **options: Any) -> tuple[Service, ASGIApp]:
+    """The same, with its service."""
     ours = {name: options.pop(name) for name in ("api_keys", "hosts", "cors_origins") if name in options}
     service = Service(Settings(**options))
     service.attach(llm)
-    return application(service, **ours)
+    return service, application(service, **ours)
 
 
 def application(

@@ -90,7 +90,7 @@ class Front:
                 raise  # closes the connection: a client sees that this is not the end
             failure = ApiError(503, "the replica that had this request failed; another will take the next one")
             failure.__cause__ = error
-            await error_response(scope["path"], failure)(scope, receive, send)
+            await error_response(scope, failure)(scope, receive, send)
         finally:
             relaying.cancel()
             leaving.cancel()
@@ -103,10 +103,10 @@ class Replica:
     async def __init__(self, model: str, llm_options: Mapping[str, Any], app_options: Mapping[str, Any]) -> None:
         # Here and not at the top: with them comes torch, which only a replica needs.
         from qwen3.engine.llm import LLM
-        from qwen3.server.app import make_app
+        from qwen3.server.app import serving
 
         llm = await asyncio.to_thread(LLM, model, **llm_options)
-        self._app = make_app(llm, **app_options)
+        self._service, self._app = serving(llm, **app_options)
         self._lifespan = LifespanOn(Config(self._app, lifespan="on", log_config=None))
         await self._lifespan.startup()
         self._name = serve.get_replica_context().replica_id.unique_id.encode()
@@ -137,11 +137,7 @@ class Replica:
 
     async def check_health(self) -> None:
         """Called by Ray, which replaces a replica that raises."""
-        scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": "/health", "query_string": b""}
-        hosts = [(b"host", b"localhost")]
-        async for message in self.answer(Call({**scope, "headers": hosts}, b"")):
-            if message["type"] == "http.response.start" and message["status"] >= 500:
-                raise RuntimeError("the engine of this replica is not running")
+        self._service.check_alive()
 
     async def __del__(self) -> None:
         # Ray calls this when the requests have ended; whoever never started has nothing to end.
