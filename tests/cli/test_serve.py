@@ -56,6 +56,15 @@ def test_a_second_ctrl_c_ends_the_answers_and_says_so_to_their_clients():
         assert "Ctrl-C ends them" in process.stderr.read()
 
 
+@pytest.mark.parametrize("key", ["", " "])
+def test_a_key_variable_without_a_key_does_not_open_the_server(qwen3, monkeypatch, key):
+    monkeypatch.setattr(options, "load_llm", lambda *model, **settings: pytest.fail("loaded"))
+    monkeypatch.setenv("QWEN3_API_KEY", key)
+    result = qwen3("serve", "--port", "0", "--host", "0.0.0.0")
+    assert result.exit_code == 2
+    assert "QWEN3_API_KEY: it is set and has no key" in result.stderr
+
+
 def test_an_address_that_is_taken_is_said_before_a_model_is_loaded(qwen3, monkeypatch):
     monkeypatch.setattr(options, "load_llm", lambda *model, **settings: pytest.fail("loaded"))
     with socket.create_server(("127.0.0.1", 0)) as taken:

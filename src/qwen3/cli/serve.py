@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from qwen3.server.run import HttpServer
     from qwen3.server.service import Service
 
+_KEY_VARIABLE = "QWEN3_API_KEY"
 _SERVER, _ACCESS, _REPLICAS = "Server", "Access", "Many machines"
 
 
@@ -92,7 +94,7 @@ def serve(
     api_key: Annotated[
         list[str] | None,
         typer.Option(
-            envvar="QWEN3_API_KEY",
+            envvar=_KEY_VARIABLE,
             help="What clients must send as their key; any of several fits. Prefer the variable, with spaces between: "
             "other users see a command's options.",
             rich_help_panel=_ACCESS,
@@ -177,6 +179,8 @@ def serve(
         raise ImportError("serving needs packages that are not installed: pip install 'qwen3[serve]'")
     if any(not key.isascii() or not key.isprintable() or not key for key in api_key or ()):
         raise typer.BadParameter("a key has printable ASCII characters, at least one", param_hint="--api-key")
+    if not api_key and _KEY_VARIABLE in os.environ:
+        raise typer.BadParameter("it is set and has no key: give it one, or unset it", param_hint=_KEY_VARIABLE)
     if ray:
         check_ray()
     count = parse_count(replicas)
