@@ -10,7 +10,8 @@ from serving import HELLO, HTTP
 from qwen3.server import limits
 from qwen3.server.app import make_app
 from qwen3.server.chat_schema import ChatRequest
-from qwen3.server.completions_schema import CompletionRequest
+from qwen3.server.completions_schema import CompletionRequest, TokenizeRequest
+from qwen3.server.responses_schema import ResponsesRequest
 from qwen3.server.schemas import StructuredOutputs
 
 ENDLESS_CHAT = [{"role": "user", "content": "endless"}]
@@ -35,7 +36,7 @@ def schema(size):
 
 # By the limit's name: the schema that holds it, and a request's fields from the limit's value.
 FIELDS = {
-    "LABEL_CHARS": (ChatRequest, lambda n: {"cache_salt": "x" * n}),
+    "LABEL_CHARS": (ChatRequest, lambda n: {"user": "x" * n}),
     "MESSAGES": (ChatRequest, lambda n: {"messages": HELLO * n}),
     "CONTENT_PARTS": (
         ChatRequest,
@@ -53,13 +54,32 @@ FIELDS = {
     "STOP_CHARS": (ChatRequest, lambda n: {"stop": "a" * n}),
     "STOP_TOKEN_IDS": (ChatRequest, lambda n: {"stop_token_ids": [1] * n}),
     "LOGIT_BIASES": (ChatRequest, lambda n: {"logit_bias": {str(i): 1.0 for i in range(n)}}),
-    "LOGIT_BIAS": (ChatRequest, lambda n: {"logit_bias": {"1": n, "2": -n}}),
+    "LOGIT_BIAS": (ChatRequest, lambda n: {"logit_bias": {"1": n}}),
     "TEMPERATURE": (ChatRequest, lambda n: {"temperature": n}),
-    "PENALTY": (ChatRequest, lambda n: {"presence_penalty": n, "frequency_penalty": -n}),
+    "PENALTY": (ChatRequest, lambda n: {"presence_penalty": n}),
     "REPETITION_PENALTY": (ChatRequest, lambda n: {"repetition_penalty": n}),
     "TOP_LOGPROBS": (ChatRequest, lambda n: {"logprobs": True, "top_logprobs": n}),
-    "TOKENS": (ChatRequest, lambda n: {"min_tokens": n, "thinking_budget": n}),
+    "TOKENS": (ChatRequest, lambda n: {"min_tokens": n}),
     "PRIORITY": (ChatRequest, lambda n: {"priority": -n}),
+}
+# Where a limit holds for more than one field, or either way.
+MORE_FIELDS = [
+    ("LABEL_CHARS", ChatRequest, lambda n: {"cache_salt": "x" * n}),
+    ("LABEL_CHARS", ChatRequest, lambda n: {"model": "x" * n}),
+    ("LABEL_CHARS", ResponsesRequest, lambda n: {"user": "x" * n}),
+    ("CONTENT_PARTS", TokenizeRequest, FIELDS["CONTENT_PARTS"][1]),
+    ("LOGIT_BIAS", ChatRequest, lambda n: {"logit_bias": {"1": -n}}),
+    ("PENALTY", ChatRequest, lambda n: {"presence_penalty": -n}),
+    ("PENALTY", ChatRequest, lambda n: {"frequency_penalty": n}),
+    ("PENALTY", ChatRequest, lambda n: {"frequency_penalty": -n}),
+    ("TOKENS", ChatRequest, lambda n: {"thinking_budget": n}),
+    ("PRIORITY", ChatRequest, lambda n: {"priority": n}),
+]
+BASES = {
+    ChatRequest: {"messages": HELLO},
+    CompletionRequest: {"prompt": "a"},
+    ResponsesRequest: {"input": "a"},
+    TokenizeRequest: {"messages": HELLO},
 }
 ELSEWHERE = {
     "BODY_BYTES",
@@ -76,14 +96,12 @@ def test_every_limit_of_the_table_has_a_test():
     assert {name for name in vars(limits) if name.isupper()} == FIELDS.keys() | ELSEWHERE
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_the_limit_is_taken_and_more_is_refused(name):
-    kind, fields = FIELDS[name]
+@pytest.mark.parametrize(("name", "kind", "fields"), [*((name, *case) for name, case in FIELDS.items()), *MORE_FIELDS])
+def test_the_limit_is_taken_and_more_is_refused(name, kind, fields):
     limit = getattr(limits, name)
-    base = {"messages": HELLO} if kind is ChatRequest else {"prompt": "a"}
-    kind.model_validate(base | fields(limit))
-    with pytest.raises(ValueError, match="validation error"):
-        kind.model_validate(base | fields(limit + 1))
+    kind.model_validate(BASES[kind] | fields(limit))
+    with pytest.raises(ValueError, match="1 validation error"):
+        kind.model_validate(BASES[kind] | fields(limit + 1))
 
 
 def test_a_repetition_penalty_below_the_least_is_refused():

@@ -1,8 +1,10 @@
 """Chat completions as the `openai` client sees them."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
 
 import pytest
+from openai.types.shared import ReasoningEffort
 from serving import chat, client_of
 
 WEATHER = [{"role": "user", "content": "the weather?"}]
@@ -75,6 +77,14 @@ def test_thinking_is_switched_off_by_each_of_its_names(client, body):
     message = chat(client, extra_body=body).choices[0].message
     assert message.content == "Hello, world. 😀"
     assert "reasoning_content" not in message.to_dict()
+
+
+@pytest.mark.parametrize("effort", get_args(get_args(ReasoningEffort)[0]))
+def test_every_effort_that_openais_client_knows_is_taken(client, effort):
+    message = chat(client, reasoning_effort=effort).choices[0].message
+    assert ("reasoning_content" in message.to_dict()) == (effort != "none")
+    answer = client.responses.create(model="builtin", input="hello", reasoning={"effort": effort})
+    assert len(answer.output) == (1 if effort == "none" else 2)
 
 
 @pytest.mark.parametrize("name", ["thinking_budget", "thinking_token_budget", "reasoning_budget_tokens"])

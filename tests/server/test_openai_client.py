@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pydantic
@@ -159,6 +160,20 @@ def test_an_answer_has_the_id_of_its_request(scripted_url):
     assert (response.headers["x-request-id"], response.json()["id"]) == ("mine-1", "chatcmpl-mine-1")
     response = post(scripted_url, {"messages": HELLO})
     assert response.json()["id"] == f"chatcmpl-{response.headers['x-request-id']}"
+
+
+def test_two_requests_at_a_time_have_two_ids_though_they_ask_for_one(scripted_url):
+    def ids(number):
+        body = {"messages": [{"role": "user", "content": "endless"}], "max_tokens": 20}
+        return post(scripted_url, body, **{"x-request-id": "same"}).json()["id"]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ids, range(8)))
+    assert len(set(answers)) == 8
+    assert "chatcmpl-same" in answers
+    # And a request that is refused keeps none.
+    assert post(scripted_url, {"messages": [{"role": "robot"}]}, **{"x-request-id": "same"}).status_code == 400
+    assert post(scripted_url, {"messages": HELLO}, **{"x-request-id": "same"}).json()["id"] == "chatcmpl-same"
 
 
 def test_thinking_is_ended_by_the_answers_id(scripted_url):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from qwen3.server import limits
-from qwen3.server.schemas import Common, Strict, TemplateArguments, TokenLimit, Tokens, refused
+from qwen3.server.schemas import Common, ReasoningEffort, Strict, TemplateArguments, TokenLimit, Tokens, refused
 
 _ONE_NAME = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 _TOOL_CHOICE = {
@@ -48,7 +48,15 @@ _MESSAGE = {
     },
     "required": ["role"],
 }
-Message = Annotated[dict[str, Any], WithJsonSchema(_MESSAGE)]
+
+
+def _check_message(message: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(content := message.get("content"), list) and len(content) > limits.CONTENT_PARTS:
+        raise ValueError(f"content has {len(content)} parts, more than {limits.CONTENT_PARTS}")
+    return message
+
+
+Message = Annotated[dict[str, Any], AfterValidator(_check_message), WithJsonSchema(_MESSAGE)]
 
 
 class ThinkingSwitch(Strict):
@@ -116,9 +124,7 @@ class ChatRequest(Common):
     enable_thinking: bool | None = None
     thinking: ThinkingSwitch | None = None
     chat_template_kwargs: TemplateArguments | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
-        None, description="none turns thinking off; the others turn it on, and do not differ."
-    )
+    reasoning_effort: ReasoningEffort | None = None
     thinking_budget: Tokens | None = Field(None, description="Reasoning tokens after which the model must answer.")
     thinking_token_budget: Tokens | None = None
     reasoning_budget_tokens: Tokens | None = None
@@ -131,14 +137,6 @@ class ChatRequest(Common):
     functions: refused("use tools") = None
     function_call: refused("use tool_choice") = None
     audio: refused("the model reads and writes text only") = None
-
-    @field_validator("messages")
-    @classmethod
-    def _contents_are_bounded(cls, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        for i, message in enumerate(messages):
-            if isinstance(content := message.get("content"), list) and len(content) > limits.CONTENT_PARTS:
-                raise ValueError(f"[{i}].content has {len(content)} parts, more than {limits.CONTENT_PARTS}")
-        return messages
 
     @field_validator("tool_choice")
     @classmethod

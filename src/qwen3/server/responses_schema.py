@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from qwen3.grammar import Constraint
 from qwen3.server import limits
-from qwen3.server.schemas import Label, Schema, Seed, Strict, TokenLimit, Tokens, cuts, refused
+from qwen3.server.schemas import Label, ReasoningEffort, Schema, Seed, Strict, TokenLimit, Tokens, cuts, refused
 
 
 class TextPart(Strict):
@@ -146,9 +146,7 @@ class TextConfig(Strict):
 
 
 class ReasoningConfig(Strict):
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
-        None, description="none turns thinking off; the others turn it on, and do not differ."
-    )
+    effort: ReasoningEffort | None = None
     summary: Literal["auto", "concise", "detailed"] | None = Field(
         None, description="Without effect: the reasoning itself is in the answer."
     )
@@ -194,7 +192,7 @@ class ResponsesRequest(Strict):
     truncation: Literal["auto", "disabled"] | None = Field(None, description="Nothing is ever left out of a prompt.")
     store: bool | None = Field(None, description="Nothing is stored.")
     include: list[str] | None = None
-    user: str | None = None
+    user: Label | None = None
 
     background: Annotated[Literal[False], Field(description="There is nothing to ask for the answer later.")] | None = (
         None

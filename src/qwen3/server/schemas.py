@@ -74,6 +74,10 @@ Seed = Annotated[
     # The document's bounds are floats, among which this is the last before 2**63.
     WithJsonSchema({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1024}),
 ]
+ReasoningEffort = Annotated[
+    Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"],
+    Field(description="none turns thinking off; the others turn it on, and do not differ."),
+]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 _StopString = Annotated[str, Field(min_length=1, max_length=limits.STOP_CHARS)]
 StopStrings = Annotated[
@@ -198,7 +202,7 @@ class Common(Strict):
     timings_per_token: bool | None = Field(None, description="A stream's chunks have timings.")
 
     # Without effect: labels of the client's own, and hints for what this server does not have.
-    user: str | None = None
+    user: Label | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None

@@ -66,7 +66,8 @@ class Service:
         """Set when the application starts."""
         self._llm: LLM | None = None
         self._worker: Worker | None = None
-        self._running: dict[str, Stream] = {}
+        self._running: dict[str, Stream | None] = {}
+        """By the answer's id; None while it is being prepared."""
         gauge = self.metrics.gauge
         gauge("requests_open", "Requests that run or wait.", lambda: self.num_open)
         gauge("requests_running", "Answers that the engine computes.", lambda: self._load("running"))
@@ -146,7 +147,13 @@ class Service:
         headers: Mapping[str, str] | None = None,
     ) -> Response:
         """The answer to a request, in its wire's format. While it runs, `end_thinking` knows it by the wire's id."""
-        stream = await self.start(prepare)
+        # Nothing was awaited since `answer_id`: no other request can have been given this one.
+        self._running[wire.id] = None
+        try:
+            stream = await self.start(prepare)
+        except BaseException:
+            del self._running[wire.id]
+            raise
         self._running[wire.id] = stream
         stream.on_close(lambda: self._running.pop(wire.id, None))
         wire.generations = stream.generations
