@@ -6,6 +6,7 @@ reserved) in engine.
 
 import json
 import logging
+import time
 import socket
 
 import openai
@@ -202,6 +203,9 @@ def test_rule_10_no_level_has_prompts_answers_or_keys(locked_url, log_lines):
 def test_rule_10_what_a_client_sends_ends_no_line_and_drives_no_terminal(scripted_url, log_lines):
     HTTP.get(f"{scripted_url}/a%0d%0afake%1b[31m%e2%80%ae")
     post(scripted_url, {"messages": HELLO, "x\n\x1b[2Jy": 1})
+    deadline = time.monotonic() + 5
+    while len(log_lines) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)  # the last line is written when the client has its answer
     assert len(log_lines) == 3
     for line in log_lines:
         assert line.isprintable()
