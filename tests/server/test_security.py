@@ -6,8 +6,8 @@ reserved) in engine.
 
 import json
 import logging
-import time
 import socket
+import time
 
 import openai
 import pytest
