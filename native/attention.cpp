@@ -14,17 +14,30 @@ namespace {
 // Smaller jobs are done before another thread has woken up.
 constexpr size_t kLeastShared = 16 * 1024;
 
+// Results of splits that wait to be merged, where the threads do not need more to be busy.
+constexpr size_t kPartialBytes = 1024 * 1024;
+
 constexpr size_t kMaxRowValues = kMaxAttentionRows * kMaxHeadDim;
 
-// work(first, last) over pieces of [0, count), each of at least kLeastShared values.
+// work(first, last) over pieces of [0, count), each of at least kLeastShared values. values_each may be 0.
 template <class Work>
 void for_ranges(size_t count, size_t values_each, Work&& work) {
-  const size_t step = std::max<size_t>(1, kLeastShared / values_each);
+  const size_t step = std::max<size_t>(1, kLeastShared / std::max<size_t>(1, values_each));
   parallel_for(ceil_div(count, step),
                [&](size_t piece) { work(piece * step, std::min(count, (piece + 1) * step)); });
 }
 
 }  // namespace
+
+uintptr_t Workspace::reserve(size_t num_bytes) {
+  constexpr size_t kAlignment = 64;
+  if (num_bytes > num_bytes_) {
+    memory_.reset(new char[num_bytes + kAlignment]);
+    num_bytes_ = num_bytes;
+    advise_huge_pages(memory_.get(), num_bytes);
+  }
+  return ceil_div(reinterpret_cast<uintptr_t>(memory_.get()), kAlignment) * kAlignment;
+}
 
 size_t CacheShape::head_bytes() const {
   const size_t values = 2 * kPageTokens * head_dim;
@@ -61,16 +74,6 @@ size_t AttentionStep::num_tokens() const {
   size_t total = 0;
   for (const Sequence& sequence : sequences_) total += sequence.count;
   return total;
-}
-
-uintptr_t AttentionStep::scratch(size_t num_bytes) {
-  constexpr size_t kAlignment = 64;
-  if (num_bytes > scratch_bytes_) {
-    scratch_.reset(new char[num_bytes + kAlignment]);
-    scratch_bytes_ = num_bytes;
-    advise_huge_pages(scratch_.get(), num_bytes);
-  }
-  return ceil_div(reinterpret_cast<uintptr_t>(scratch_.get()), kAlignment) * kAlignment;
 }
 
 void AttentionStep::write(size_t layer, const float* k_TKd, const float* v_TKd) const {
@@ -156,30 +159,37 @@ void AttentionStep::attend(size_t layer, size_t num_heads, const float* q_THd, f
     });
     return;
   }
-  // Few tokens behind a long context: the splits are shared out and merged afterwards, in the same order.
-  std::vector<Result> results(tiles.size() * K * most_splits);
-  partials_.resize(results.size() * most_rows * d);
-  const auto partial = [&](size_t index) { return partials_.data() + index * most_rows * d; };
-  parallel_for(results.size(), [&](size_t index) {
-    const Tile& tile = tiles[index / most_splits / K];
-    const size_t split = index % most_splits, head = index / most_splits % K;
-    if (split >= tile.num_splits()) return;
-    float q_Rd[kMaxRowValues];
-    scale_queries(tile, head, q_Rd);
-    results[index] = attend_split(tile, head, split, q_Rd, partial(index));
-  });
-  for_ranges(tiles.size() * K, most_splits * most_rows * d, [&](size_t begin, size_t end) {
-    for (size_t place = begin; place < end; ++place) {
+  // Few tokens behind a long context: splits are shared out in rounds, and those of a round merged afterwards, in the
+  // same order. A place, which is a tile and a head, has its total, at first that of split 0, and the round's splits.
+  const size_t places = tiles.size() * K, values = most_rows * d;
+  const size_t pieces = std::max(8 * static_cast<size_t>(num_threads()), kPartialBytes / (values * sizeof(float)));
+  const size_t round = std::min(most_splits - 1, std::max<size_t>(1, pieces / places));
+  std::vector<Result> results(places * (round + 1));
+  float* partials = reinterpret_cast<float*>(partials_.reserve(results.size() * values * sizeof(float)));
+  for (size_t done = 0; done < most_splits; done += done ? round : round + 1) {
+    // Slot 0 has split 0, whose turn is in the first round; slot i has the round's split number i.
+    const size_t first_slot = done ? 1 : 0, slots = round + 1 - first_slot;
+    parallel_for(places * slots, [&](size_t piece) {
+      const size_t place = piece / slots, slot = first_slot + piece % slots, split = done + piece % slots;
       const Tile& tile = tiles[place / K];
-      float* total_Rd = partial(place * most_splits);
-      Result& total = results[place * most_splits];
-      for (size_t split = 1; split < tile.num_splits(); ++split) {
-        const size_t index = place * most_splits + split;
-        merge(tile, results[index], partial(index), total, total_Rd);
+      if (split >= tile.num_splits()) return;
+      const size_t index = place * (round + 1) + slot;
+      float q_Rd[kMaxRowValues];
+      scale_queries(tile, place % K, q_Rd);
+      results[index] = attend_split(tile, place % K, split, q_Rd, partials + index * values);
+    });
+    for_ranges(places, slots * values, [&](size_t begin, size_t end) {
+      for (size_t place = begin; place < end; ++place) {
+        const Tile& tile = tiles[place / K];
+        const size_t total = place * (round + 1), num_splits = tile.num_splits();
+        for (size_t slot = 1; slot <= round && done + slot - first_slot < num_splits; ++slot) {
+          merge(tile, results[total + slot], partials + (total + slot) * values, results[total],
+                partials + total * values);
+        }
+        if (done + slots >= most_splits) finish(tile, place % K, partials + total * values, results[total].sums);
       }
-      finish(tile, place % K, total_Rd, total.sums);
-    }
-  });
+    });
+  }
 }
 
 void norm_rope(const Kernels& kernels, const float* x_THd, size_t num_tokens, size_t num_heads, size_t head_dim,

@@ -23,6 +23,17 @@ struct CacheShape {
   size_t page_bytes() const { return num_layers * layer_bytes(); }
 };
 
+// Memory that grows to the largest request and is kept for the next.
+class Workspace {
+ public:
+  // At a multiple of 64, with anything in it; the next call may move it.
+  uintptr_t reserve(size_t num_bytes);
+
+ private:
+  std::unique_ptr<char[]> memory_;
+  size_t num_bytes_ = 0;
+};
+
 // One step: tokens of several sequences, one after another. Each sees its own sequence up to itself.
 class AttentionStep {
  public:
@@ -37,15 +48,15 @@ class AttentionStep {
   size_t num_tokens() const;
   size_t head_dim() const { return shape_.head_dim; }
 
-  // Memory for whoever works on the step, at a multiple of 64; the next call may move it.
-  uintptr_t scratch(size_t num_bytes);
+  // For whoever works on the step.
+  uintptr_t scratch(size_t num_bytes) { return scratch_.reserve(num_bytes); }
 
   // Keys and values [T, kv heads, head_dim] of all the step's tokens into their slots.
   void write(size_t layer, const float* k_TKd, const float* v_TKd) const;
 
   // out [T, num_heads, head_dim] for q of that shape, once the layer's keys and values are written. A query sees the
   // positions 0 up to its own in splits of kSplitTokens, merged in rising order: the bits of its result depend on
-  // nothing else.
+  // nothing else. Takes memory by the number of threads, not by the length of the context.
   void attend(size_t layer, size_t num_heads, const float* q_THd, float* out_THd);
 
  private:
@@ -55,9 +66,7 @@ class AttentionStep {
   const AttentionKernels& kernels_;
   CacheShape shape_;
   std::vector<Sequence> sequences_;
-  std::vector<float> partials_;
-  std::unique_ptr<char[]> scratch_;
-  size_t scratch_bytes_ = 0;
+  Workspace scratch_, partials_;
 };
 
 // out [T, num_heads, head_dim] = norm over each head of x, then the rotation by its token's cos and sin [T, head_dim].

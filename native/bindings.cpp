@@ -1,4 +1,4 @@
-// The Python module qwen3._native. It trusts its caller, qwen3.ops.native, for dtypes, shapes and life times.
+// The Python module qwen3._native. It trusts its callers, the modules of qwen3.ops, for dtypes, shapes and life times.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -300,6 +300,6 @@ NB_MODULE(_native, module) {
 
   module.def("advise_huge_pages", &advise_huge_pages);
   module.def("read_all", &read_all);
-  module.def("num_threads", &qwen3::num_threads);
+  module.def("num_threads", &qwen3::num_threads, nb::call_guard<nb::gil_scoped_release>());
   module.def("set_num_threads", &qwen3::set_num_threads, nb::call_guard<nb::gil_scoped_release>());
 }

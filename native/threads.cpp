@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
+#include <exception>
 #include <fstream>
 #include <limits>
 #include <mutex>
@@ -37,7 +38,12 @@ void relax() {
 class Pool {
  public:
   explicit Pool(int num_threads) {
-    for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this] { serve(); });
+    workers_.reserve(static_cast<size_t>(num_threads) - 1);
+    try {
+      for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this] { serve(); });
+    } catch (const std::exception&) {
+      // The system has no thread or no memory left: those that there are will do.
+    }
   }
 
   ~Pool() {

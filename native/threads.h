@@ -1,8 +1,9 @@
 // The thread pool of the kernels: one for the process, started by its first use.
 //
 // A job is a number of equal pieces. Threads take them one at a time, in no fixed order, so a piece must write only
-// what is its own; then results do not depend on the number of threads. Idle workers spin for a moment, since the next
-// product of a model follows within microseconds, and then sleep.
+// what is its own; then results do not depend on the number of threads. A piece must not throw: it may run on a worker,
+// where nobody catches. Idle workers spin for a moment, since the next product of a model follows within microseconds,
+// and then sleep.
 //
 // Jobs of several callers run one after the other. A piece may not start a job. After a fork the child starts workers
 // of its own.
@@ -16,6 +17,7 @@ namespace qwen3 {
 // Throws std::invalid_argument if QWEN3_THREADS is no number from 1 to 1024.
 int default_num_threads();
 
+// Of the pool, the caller's own included: fewer than asked for where the system gave no more. Waits for the running job.
 int num_threads();
 
 // How many of `count` things to put into a piece so that there are eight pieces for each thread: one that other work

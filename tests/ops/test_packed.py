@@ -1,9 +1,6 @@
 """Products with 4- and 8-bit weights: right by the specification; instruction set, batch and threads change no bit."""
 
 import functools
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -302,40 +299,6 @@ def test_the_number_of_threads_changes_no_bit(count):
             assert_same_bits(packed.packed_linear(x_MK, weight), expected)
     finally:
         packed.set_num_threads(before)
-
-
-@pytest.mark.parametrize(
-    ("value", "said"), [("3", "3"), ("none", "QWEN3_THREADS must be"), ("0", "QWEN3_THREADS must be")]
-)
-def test_the_environment_sets_the_number_of_threads(value, said):
-    program = (
-        "from qwen3.ops import packed\n"
-        "try:\n    print(packed.num_threads())\n"
-        "except ValueError as error:\n    print(error)\n"
-    )
-    environment = os.environ | {"QWEN3_THREADS": value}
-    result = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-    )
-    assert said in result.stdout
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_has_threads_of_its_own():
-    program = (
-        "import os, torch\n"
-        "from qwen3.ops import packed\n"
-        "packed.set_num_threads(3)\n"
-        "weight, x = packed.pack(torch.ones(700, 256)), torch.ones(4, 256)\n"
-        "expected = packed.packed_linear(x, weight)\n"
-        "child = os.fork()\n"
-        "if child == 0:\n"
-        "    packed.set_num_threads(2)\n"
-        "    os._exit(0 if torch.equal(packed.packed_linear(x, weight), expected) else 1)\n"
-        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
-        "assert torch.equal(packed.packed_linear(x, weight), expected)\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(

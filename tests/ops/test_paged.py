@@ -2,6 +2,10 @@
 
 import functools
 import random
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from qwen3.ops.paged import KV_FORMATS, PAGE_TOKENS, PackedVector, PagedStep, Pa
 
 INSTRUCTION_SETS = native.available_instruction_sets()
 LAYERS = 2
+STATM = Path("/proc/self/statm")
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -21,6 +26,16 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def assert_same_bits(a: torch.Tensor, b: torch.Tensor) -> None:
     assert torch.equal(a.view(torch.int32), b.view(torch.int32))
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = packed.num_threads()
+    packed.set_num_threads(count)
+    try:
+        yield
+    finally:
+        packed.set_num_threads(before)
 
 
 class Sequences:
@@ -125,18 +140,53 @@ def test_a_row_is_the_same_however_its_context_was_cut_and_whatever_ran_beside_i
 
 @pytest.mark.parametrize("num_threads", [1, 2, 5])
 def test_the_number_of_threads_changes_no_bit(num_threads):
-    before = packed.num_threads()
     q, k, v = sequence(1300, 4, 2, 32)
     layout = PageLayout("bf16", LAYERS, 2, 32)
     (expected,) = Sequences(layout).step(0, {"a": (q, k, v)})
-    try:
-        packed.set_num_threads(num_threads)
+    with threads(num_threads):
         sequences = Sequences(layout)
         (prompt,) = sequences.step(0, {"a": (q[:-1], k[:-1], v[:-1])})
         (last,) = sequences.step(0, {"a": (q[-1:], k[-1:], v[-1:])})
-    finally:
-        packed.set_num_threads(before)
     assert_same_bits(torch.cat([prompt, last]), expected)
+
+
+def behind_one_page(layout: PageLayout, page: torch.Tensor, length: int, copies: int = 1) -> PagedStep:
+    """A token behind `length` positions that all lie in one page, as one sequence or as several equal ones."""
+    pages = [page] * (length // PAGE_TOKENS + 1)
+    return PagedStep(layout, [pages] * copies, [length] * copies, [1] * copies)
+
+
+@pytest.mark.parametrize("length", [4_090, 8_450, 13_000])
+def test_splits_in_rounds_give_the_bits_of_one_after_the_other(length):
+    heads, kv_heads, head_dim = 128, 2, 256
+    layout = PageLayout("bf16", 1, kv_heads, head_dim)
+    page = layout.new_page().fill_(0)
+    PagedStep(layout, [[page]], [0], [PAGE_TOKENS]).write(0, *(normal(PAGE_TOKENS, kv_heads, head_dim) for _ in "kv"))
+    q, k, v = (normal(1, n, head_dim, seed=i) for i, n in enumerate((heads, kv_heads, kv_heads)))
+    with threads(2):
+        (alone,) = behind_one_page(layout, page, length)(0, q, k, v)
+        copies = [x.repeat(4, 1, 1) for x in (q, k, v)]  # enough tiles for two threads
+        beside = behind_one_page(layout, page, length, copies=4)(0, *copies)
+    for out in beside:
+        assert_same_bits(alone, out)
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="there is no /proc to read the process's memory from")
+def test_a_long_context_takes_no_memory_to_compute():
+    layout = PageLayout("int8", 1, 1, 256)
+    page = layout.new_page().fill_(0)
+    arguments = (torch.zeros(1, 64, 256), *torch.zeros(2, 1, 1, 256))
+
+    def taken(length: int) -> int:
+        step = behind_one_page(layout, page, length)
+        before = int(STATM.read_text().split()[1])
+        step(0, *arguments)
+        return (int(STATM.read_text().split()[1]) - before) * resource.getpagesize()
+
+    with threads(2):
+        taken(1_000)
+        # A result for each of the 512 splits would be 32 MiB.
+        assert taken(131_072) < 8 << 20
 
 
 @pytest.mark.parametrize("kv_format", KV_FORMATS)

@@ -252,12 +252,12 @@ def packed_swiglu_linear(
 
 
 def num_threads() -> int:
-    """Threads that the kernels use: QWEN3_THREADS, else the CPUs that this process may use."""
+    """Threads that the kernels use: QWEN3_THREADS, else the CPUs that this process may use, or what the system gave."""
     return _native.num_threads()
 
 
 def set_num_threads(count: int) -> None:
-    """Changes the number of threads, the caller's own included; no result depends on it."""
+    """Changes the number of threads, the caller's own included; no result depends on it. The system may give fewer."""
     if not 1 <= count <= 1024:
         raise ValueError(f"the number of threads must be 1 to 1024, not {count}")
     _native.set_num_threads(count)
