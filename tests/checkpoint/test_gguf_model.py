@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import tracemalloc
 
 import gguf
 import numpy as np
@@ -102,6 +103,7 @@ REFUSED_KEYS = {
     "layers as text": ({"qwen3.block_count": "2"}, "num_hidden_layers '2' is not a positive whole number"),
     "layers as a list": ({"qwen3.block_count": [2, 2]}, "'qwen3.block_count' is a list"),
     "a billion layers": ({"qwen3.block_count": 10**9}, "num_hidden_layers 1000000000"),
+    "more layers than tensors": ({"qwen3.block_count": 131_072}, "tensors for 131,072 layers"),
     "negative width": ({"qwen3.embedding_length": -32}, "hidden_size -32 is not"),
     "no heads": ({"qwen3.attention.head_count": 0}, "num_attention_heads 0 is not"),
     "norm of nothing": ({"qwen3.attention.layer_norm_rms_epsilon": float("nan")}, "rms_norm_eps nan"),
@@ -119,6 +121,13 @@ def test_metadata_that_cannot_be_followed_is_refused_by_name(tmp_path, tokenizer
     keys = metadata_of(tiny.config, tokenizer) | {k: v for k, v in keys.items() if k != "general.architecture"}
     file = GGUFFile(write(tmp_path / "x.gguf", keys, gguf_tensors(tiny), architecture=architecture))
     with pytest.raises(GGUFError, match=message):
+        gguf_model.model_config(file)
+
+
+def test_experts_that_the_tensors_do_not_have_are_refused_before_they_are_named(tmp_path, tokenizer):
+    _, model = reference_pair(**MODELS["experts"])
+    file = saved(tmp_path / "x.gguf", model, tokenizer, **{"qwen3moe.expert_count": 40_000})
+    with pytest.raises(GGUFError, match=f"has {model.config.num_experts} experts in its first layer, not 40,000"):
         gguf_model.model_config(file)
 
 
@@ -291,6 +300,19 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path, tokenizer, tiny, case)
     file = GGUFFile(write(tmp_path / "x.gguf", keys, {}))
     with pytest.raises(GGUFError, match=message):
         gguf_model.tokenizer(file)
+
+
+def test_a_merge_of_many_spaces_costs_no_more_than_its_text(tmp_path, tokenizer, tiny):
+    keys = metadata_of(tiny.config, tokenizer)
+    keys["tokenizer.ggml.merges"].append(" " * 2_000_000)
+    file = GGUFFile(write(tmp_path / "x.gguf", keys, {}))
+    tracemalloc.start()
+    try:
+        with pytest.raises(GGUFError, match="two tokens and a space"):
+            gguf_model.tokenizer(file)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("template", [["a"], 7, "{% if %}"])

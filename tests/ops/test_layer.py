@@ -11,8 +11,9 @@ from qwen3.model.random import random_model
 from qwen3.model.rope import cos_sin
 from qwen3.model.transformer import Block
 from qwen3.ops import native
-from qwen3.ops.layer import PackedLayers
-from qwen3.ops.paged import PagedStep, PageLayout
+from qwen3.ops.layer import PackedLayer, PackedLayers
+from qwen3.ops.packed import pack
+from qwen3.ops.paged import PackedVector, PagedStep, PageLayout
 
 CONFIG = ModelConfig("qwen3", 320, 96, 160, 2, 6, 2, head_dim=32, tie_word_embeddings=True)
 
@@ -68,3 +69,19 @@ def test_a_cache_of_another_shape_is_refused():
     step = PagedStep(layout, [[layout.new_page()]], [0], [3])
     with pytest.raises(ValueError, match="the activations must be"):
         block(*inputs(4), step)
+
+
+def plain_layer(index: int, heads: int = 1) -> PackedLayer:
+    norms = [PackedVector(torch.ones(size)) for size in (64, 32, 32, 64)]
+    shapes = [(32 * heads, 64), (32, 64), (32, 64), (64, 32 * heads)]
+    return PackedLayer(index, 32, 1e-6, norms, [pack(torch.ones(shape)) for shape in shapes])
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [[], [(0,), (10**6,), (1,)], [(0,), (0,)], [(0,), (1, 2), (2,)]],
+    ids=["none", "index in the middle", "twice", "shape in the middle"],
+)
+def test_layers_that_do_not_follow_each_other_are_refused(layers):
+    with pytest.raises(ValueError, match=r"one shape .* and rising indices"):
+        PackedLayers([plain_layer(*each) for each in layers])

@@ -244,12 +244,20 @@ def test_an_empty_batch_is_no_work():
     assert paged.rms_norm(torch.empty(0, 16), PackedVector(torch.ones(16)), 1e-6).shape == (0, 16)
 
 
+@pytest.mark.parametrize(("T", "H", "K"), [(0, 2, 1), (2, 0, 1), (2, 2, 0)])
+def test_no_tokens_and_no_heads_are_no_work(T, H, K):
+    norm, angles = PackedVector(torch.ones(64)), torch.zeros(T, 64)
+    q, k = paged.qk_norm_rope(torch.ones(T, H, 64), torch.ones(T, K, 64), norm, norm, 1e-6, angles.cos(), angles)
+    assert (q.shape, k.shape) == ((T, H, 64), (T, K, 64))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("fp4", 1, 1, 16), "'fp4'"),
         (("fp32", 1, 1, 24), "multiple of 16"),
         (("fp32", 1, 1, 512), "at most 256"),
+        (("fp32", 1, 0, 16), "0 key-value heads"),
     ],
 )
 def test_impossible_layouts_are_refused(arguments, message):

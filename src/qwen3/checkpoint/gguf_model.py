@@ -134,6 +134,7 @@ def model_config(file: GGUFFile) -> ModelConfig:
         config = ModelConfig.from_dict(raw)
     except ConfigError as error:
         raise GGUFError(f"{file.path}: {error}") from None
+    _check_counts(file, config)
 
     required = dict.fromkeys(_ROPE_FACTORS, 1.0) | dict.fromkeys(_HEAD_SIZES, config.head_dim)
     required["vocab_size"] = config.vocab_size
@@ -144,6 +145,16 @@ def model_config(file: GGUFFile) -> ModelConfig:
         if key not in required and key not in _INERT_KEYS:
             raise GGUFError(f"{what} is not known here, and may change the model")
     return config
+
+
+def _check_counts(file: GGUFFile, config: ModelConfig) -> None:
+    """Refuse more layers or experts than the file has tensors for, before a name is made for each."""
+    if config.num_hidden_layers > len(file.tensors):
+        raise GGUFError(f"{file.path}: it has {len(file.tensors):,} tensors for {config.num_hidden_layers:,} layers")
+    experts = file.tensors.get("blk.0.ffn_gate_exps.weight")
+    if config.is_moe and (experts is None or experts.shape[0] != config.num_experts):
+        stored = "no" if experts is None else f"{experts.shape[0]:,}"
+        raise GGUFError(f"{file.path}: it has {stored} experts in its first layer, not {config.num_experts:,}")
 
 
 def stored_parameters(file: GGUFFile, config: ModelConfig) -> dict[str, FusedTensor]:
@@ -235,7 +246,7 @@ def tokenizer(file: GGUFFile) -> Tokenizer:
     }
     if len(vocab) + len(control) != num_tokens:
         raise GGUFError(f"{file.path}: tokenizer.ggml.tokens names a token twice")
-    pairs = [tuple(merge.split(" ")) for merge in merges]
+    pairs = [tuple(merge.split(" ", 2)) for merge in merges]
     if any(len(pair) != 2 for pair in pairs):
         raise GGUFError(f"{file.path}: tokenizer.ggml.merges holds something other than two tokens and a space")
     try:

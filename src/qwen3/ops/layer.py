@@ -67,6 +67,14 @@ class PackedLayers:
     """Layers of one shape that follow each other."""
 
     def __init__(self, layers: Sequence[PackedLayer]) -> None:
+        """Raises ValueError unless the layers have one shape and rising indices: then first and last stand for all."""
+        shapes = {(each.num_heads, each.num_kv_heads, each.head_dim, each.hidden_size) for each in layers}
+        indices = [each.index for each in layers]
+        if len(shapes) != 1 or indices != sorted(set(indices)):
+            raise ValueError(
+                "layers need one shape (heads, key-value heads, head_dim, hidden) and rising indices, "
+                f"not {sorted(shapes)} and {indices}"
+            )
         self._layers = tuple(layers)
         self._native = _native.layers([layer.native for layer in layers])
 

@@ -95,6 +95,8 @@ class PageLayout:
         if format not in KV_FORMATS:
             raise ValueError(f"keys and values cannot be kept in {format!r}: choose one of {', '.join(KV_FORMATS)}")
         _check_head_dim(head_dim)
+        if num_layers < 1 or num_kv_heads < 1:
+            raise ValueError(f"a cache of {num_layers} layers with {num_kv_heads} key-value heads holds nothing")
         self.format, self.num_layers, self.num_kv_heads, self.head_dim = format, num_layers, num_kv_heads, head_dim
         self.native = _native.cache_shape(KV_FORMATS[format], num_layers, num_kv_heads, head_dim)
         self.page_bytes: int = self.native.page_bytes()
