@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qwen3.ops.huge_pages import Supply
 from qwen3.ops.native import FASTEST, _native, check, place_of
 
 PAGE_TOKENS = 32
@@ -100,12 +101,14 @@ class PageLayout:
         self.format, self.num_layers, self.num_kv_heads, self.head_dim = format, num_layers, num_kv_heads, head_dim
         self.native = _native.cache_shape(KV_FORMATS[format], num_layers, num_kv_heads, head_dim)
         self.page_bytes: int = self.native.page_bytes()
+        self._supply = Supply()
 
     def new_page(self) -> Tensor:
-        """Memory of one page, uint8 [page_bytes], with nothing written in it."""
-        page = torch.empty(self.page_bytes, dtype=torch.uint8)
-        _native.advise_huge_pages(page.data_ptr(), page.nbytes)
-        return page
+        """Memory of one page, uint8 [page_bytes], with nothing written in it.
+
+        Pages lie side by side; what holds some of them is given back when the last one of these is.
+        """
+        return self._supply.take(self.page_bytes)
 
 
 class PagedStep:
