@@ -28,22 +28,7 @@ std::vector<std::string> available_instruction_sets() {
   return names;
 }
 
-const qwen3::Kernels& kernels_of(const std::string& instruction_set) {
-  for (const qwen3::Kernels& table : qwen3::compiled_kernels()) {
-    if (table.instruction_set == instruction_set && table.can_run_here()) return table;
-  }
-  throw std::invalid_argument("instruction set not available here: " + instruction_set);
-}
-
-void matvec_bf16(const std::string& instruction_set, uintptr_t weight_NK, uintptr_t x_K, uintptr_t y_N,
-                 size_t num_columns, size_t row_begin, size_t row_end) {
-  const auto kernel = kernels_of(instruction_set).matvec_bf16;
-  const nb::gil_scoped_release release;
-  kernel(reinterpret_cast<const uint16_t*>(weight_NK), reinterpret_cast<const float*>(x_K),
-         reinterpret_cast<float*>(y_N), num_columns, row_begin, row_end);
-}
-
-// The functions below are called for every layer of every token, so they find their kernels by number: the place of
+// Functions are called for every layer of every token, so they find their kernels by number: the place of
 // the name in available_instruction_sets().
 const qwen3::Kernels& kernels_at(size_t place) {
   static const std::vector<const qwen3::Kernels*> tables = [] {
@@ -263,7 +248,6 @@ NB_MODULE(_native, module) {
   nb::set_leak_warnings(false);
   module.def("cpu_features", &qwen3::cpu_features);
   module.def("available_instruction_sets", &available_instruction_sets);
-  module.def("matvec_bf16", &matvec_bf16);
 
   nb::class_<qwen3::PackedMatrix>(module, "PackedMatrix");
   module.def("packed_formats", &packed_formats);

@@ -15,15 +15,6 @@
 
 namespace qwen3 {
 
-// y_N[n] = sum over k of weight_NK[n, k] * x_K[k], for n in [row_begin, row_end).
-//
-// weight_NK: bfloat16, rows of num_columns without gaps. x_K, y_N: float32.
-//
-// Order of arithmetic: a row has 16 lanes, all +0 at first. Element k goes to lane k % 16 by a fused multiply-add, in
-// rising k. Then halves are added, lane i and lane i + 8, then + 4, + 2, + 1. What a row gives depends on no other row.
-using MatvecBf16 = void(const uint16_t* weight_NK, const float* x_K, float* y_N, size_t num_columns, size_t row_begin,
-                        size_t row_end);
-
 // Quantized products: docs/kernels.md draws the layouts and gives the reasons.
 constexpr size_t kPanelRows = 16;       // rows of weights that lie interleaved
 constexpr size_t kActivationGroup = 32;  // columns of one token that share a scale
@@ -179,7 +170,8 @@ struct AttentionKernels {
 // The router of a sparse layer: y_TE[t, e] = sum over k of weight_EK[e, k] * x_TK[t, k], for num_tokens tokens and the
 // experts in [begin, end).
 //
-// Order of arithmetic: as in MatvecBf16, but the product and the sum are each rounded. K is a multiple of 16.
+// Order of arithmetic: a row has 16 lanes, all +0 at first. Product k, rounded, is added to lane k % 16, in rising k. Then
+// halves are added, lane i and lane i + 8, then + 4, + 2, + 1. K is a multiple of 16.
 struct Router {
   const float* weight_EK;
   size_t num_experts, num_columns;
@@ -212,7 +204,6 @@ struct SamplingKernels {
 };
 
 namespace generic {
-MatvecBf16 matvec_bf16;
 extern const MatmulPanels matmul;
 QuantizeToken quantize_token;
 FloatToken float_token;
@@ -222,7 +213,6 @@ extern const RouterKernels router;
 extern const SamplingKernels sampling;
 }  // namespace generic
 namespace avx2 {
-MatvecBf16 matvec_bf16;
 extern const MatmulPanels matmul;
 QuantizeToken quantize_token;
 FloatToken float_token;
@@ -236,7 +226,6 @@ extern const MatmulPanels matmul;
 extern const AttentionKernels attention;
 }
 namespace avx512 {
-MatvecBf16 matvec_bf16;
 QuantizeToken quantize_token;
 FloatToken float_token;
 PackPanel pack_panel;
@@ -249,7 +238,6 @@ extern const MatmulPanels matmul;
 extern const AttentionKernels attention;
 }
 namespace neon {
-MatvecBf16 matvec_bf16;
 QuantizeToken quantize_token;
 FloatToken float_token;
 PackPanel pack_panel;
@@ -267,7 +255,6 @@ extern const MatmulPanels matmul;
 struct Kernels {
   const char* instruction_set;
   bool (*can_run_here)();
-  MatvecBf16* matvec_bf16;
   size_t tile_tokens;  // tokens that a matmul kernel takes at once
   const MatmulPanels* matmul;
   QuantizeToken* quantize_token;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <type_traits>
-#include <vector>
 
 #include "threads.h"
 
@@ -26,27 +25,6 @@ size_t panels_in_piece(const PackedMatrix& matrix, const Activations& activation
 }
 
 int bits_of(const PackedMatrix& matrix) { return matrix.format->encoding == Encoding::kInt4 ? 4 : 8; }
-
-// Gets each row's quants and scales from fill(row, quants_K, scales_G) and lays them out, panel by panel.
-template <class Fill>
-void for_each_panel(const PackedMatrix& to, Fill&& fill) {
-  const size_t K = to.num_columns, G = to.num_blocks();
-  const auto write = bits_of(to) == 4 ? write_nibbles<0> : write_bytes;
-  parallel_for(to.num_panels(), [&](size_t index) {
-    uint8_t* panel_quants = to.quants + index * to.panel_quants();
-    uint8_t* panel_scales = to.scales + index * to.panel_scales();
-    // Rows beyond the last weigh nothing: their scales are zero.
-    const size_t num_rows = std::min(kPanelRows, to.num_rows - index * kPanelRows);
-    if (num_rows < kPanelRows) clear_panel(to, index);
-    std::vector<uint8_t> quants_K(K);
-    std::vector<uint16_t> scales_G(G);
-    for (size_t row = 0; row < num_rows; ++row) {
-      fill(index * kPanelRows + row, quants_K.data(), scales_G.data());
-      write(quants_K.data(), K, row, panel_quants);
-      for (size_t g = 0; g < G; ++g) memcpy(panel_scales + (g * kPanelRows + row) * 2, &scales_G[g], 2);
-    }
-  });
-}
 
 template <Encoding kEncoding>
 void quantized_row(const Panel& panel, size_t row, float* out_K) {
@@ -137,9 +115,17 @@ bool pack(const Kernels& kernels, const void* weight_NK, WeightRows::Type type, 
 
 void pack_quantized(const uint8_t* quants_NK, const uint16_t* scales_NG, const PackedMatrix& to) {
   const size_t K = to.num_columns, G = to.num_blocks();
-  for_each_panel(to, [&](size_t row, uint8_t* quants_K, uint16_t* scales_G) {
-    memcpy(quants_K, quants_NK + row * K, K);
-    memcpy(scales_G, scales_NG + row * G, G * sizeof(uint16_t));
+  const auto write = bits_of(to) == 4 ? write_nibbles<0> : write_bytes;
+  parallel_for(to.num_panels(), [&](size_t index) {
+    uint8_t* quants = to.quants + index * to.panel_quants();
+    uint8_t* scales = to.scales + index * to.panel_scales();
+    // Rows beyond the last weigh nothing: their scales are zero.
+    const size_t first = index * kPanelRows, num_rows = std::min(kPanelRows, to.num_rows - first);
+    if (num_rows < kPanelRows) clear_panel(to, index);
+    for (size_t row = 0; row < num_rows; ++row) {
+      write(quants_NK + (first + row) * K, K, row, quants);
+      for (size_t g = 0; g < G; ++g) memcpy(scales + (g * kPanelRows + row) * 2, scales_NG + (first + row) * G + g, 2);
+    }
   });
 }
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -99,3 +100,16 @@ def test_chart_draws_a_bar_for_each_measurement_in_proportion():
     assert ours == pytest.approx(4 * theirs, rel=0.01)
     texts = [each.text for each in root.iter() if each.tag.endswith("text")]
     assert {"a <peer>", "absent", "40.0", "10.0", "4B: decode"} <= set(texts)
+
+
+def test_packed_matmul_has_a_line_for_each_form(monkeypatch, capsys):
+    import packed_matmul
+
+    monkeypatch.setattr(packed_matmul, "QWEN3_4B", {"q": (32, 64, 2)})
+    monkeypatch.setattr(packed_matmul, "MEGABYTES", 0)
+    monkeypatch.setattr("qwen3.ops.packed.PlainMemory", lambda *size: SimpleNamespace(bandwidth=lambda: 10.0))
+    monkeypatch.setattr("torch.set_num_threads", lambda count: None)
+    monkeypatch.setattr("sys.argv", ["packed_matmul", "--tokens", "1", "--rounds", "1"])
+    packed_matmul.main()
+    lines = [line.split()[4] for line in capsys.readouterr().out.splitlines() if line.startswith("q ")]
+    assert lines == ["int4-g32", "int8-g32", "bf16"]

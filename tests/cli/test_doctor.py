@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from qwen3.ops import IMPLEMENTATIONS, native
+from qwen3.ops import IMPLEMENTATIONS, native, packed
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def test_a_healthy_machine_gets_a_clean_bill(qwen3, monkeypatch):
 
 @pytest.mark.usefixtures("builtin")
 def test_a_kernel_that_computes_wrongly_is_found(qwen3, monkeypatch):
-    right = native.matvec_bf16
-    monkeypatch.setattr(native, "matvec_bf16", lambda *arguments, **named: right(*arguments, **named) + 1)
+    right = packed.packed_linear
+    monkeypatch.setattr(packed, "packed_linear", lambda *arguments, **named: right(*arguments, **named) + 1)
     result = qwen3("doctor", "--json")
     assert result.exit_code == 1
     assert "wrong products" in _findings(result)["C++ kernels"]["fix"]

@@ -11,6 +11,8 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
+#include <new>
 #include <random>
 #include <string>
 #include <vector>
@@ -37,16 +39,17 @@ std::vector<float> normals(size_t count) {
   return values;
 }
 
-// At a multiple of 64, as the callers give it.
+// Zeros at a multiple of 64, as the callers give it, and not one byte more, so that a sanitizer sees any other access.
 class Bytes {
  public:
-  explicit Bytes(size_t count) : storage_(count + 64) {}
-  uint8_t* data() {
-    return reinterpret_cast<uint8_t*>(ceil_div(reinterpret_cast<uintptr_t>(storage_.data()), 64) * 64);
-  }
+  explicit Bytes(size_t count) : storage_(new (std::align_val_t{64}) uint8_t[count]()) {}
+  uint8_t* data() { return storage_.get(); }
 
  private:
-  std::vector<uint8_t> storage_;
+  struct Delete {
+    void operator()(uint8_t* bytes) const { ::operator delete[](bytes, std::align_val_t{64}); }
+  };
+  std::unique_ptr<uint8_t[], Delete> storage_;
 };
 
 // A matrix of random weights of about 0.1: random quants, and scales that keep them small.
@@ -55,7 +58,7 @@ class Matrix {
   Matrix(size_t num_rows, size_t num_columns, const Format& format)
       : matrix_{nullptr, nullptr, num_rows, num_columns, &format},
         quants_(matrix_.num_panels() * matrix_.panel_quants()),
-        scales_(matrix_.num_panels() * matrix_.panel_scales() + 1) {
+        scales_(matrix_.num_panels() * matrix_.panel_scales()) {
     matrix_.quants = quants_.data(), matrix_.scales = scales_.data();
     const size_t num_quants = matrix_.num_panels() * matrix_.panel_quants();
     if (format.takes_floats()) {
@@ -107,7 +110,8 @@ Result products(const Kernels& kernels) {
   std::vector<Matrix> matrices;
   std::vector<std::vector<float>> y_MN, residual_MN;
   for (size_t i = 0; i < count; ++i) {
-    matrices.emplace_back(between(1, 100), K, any_format(K));
+    const size_t num_rows = between(1, 100);  // first: the order in which arguments are evaluated is the compiler's
+    matrices.emplace_back(num_rows, K, any_format(K));
     y_MN.emplace_back(M * matrices.back().packed().num_rows);
     residual_MN.push_back(normals(y_MN.back().size()));
   }
@@ -147,7 +151,7 @@ struct Cache {
   Cache(const Kernels& kernels, size_t num_kv_heads, size_t head_dim)
       : shape{static_cast<KvFormat>(between(0, 3)), 1, num_kv_heads, head_dim} {
     for (size_t i = between(1, 3); i > 0; --i) {
-      const size_t start = between(0, 2) * between(0, 300), count = between(1, 20);
+      const size_t times = between(0, 2), start = times * between(0, 300), count = between(1, 20);
       AttentionStep::Sequence sequence{{}, start, count};
       for (size_t page = 0; page < ceil_div(start + count, kPageTokens); ++page) {
         pages.emplace_back(shape.page_bytes());

@@ -82,7 +82,7 @@ def dequantized(experts) -> list[tuple[torch.Tensor, ...]]:
 
 
 def sum_of_lanes(terms_RK: np.ndarray) -> np.ndarray:
-    """Rows of float32 terms summed as MatvecBf16's comment in native/kernels.h says."""
+    """Rows of float32 terms summed as RouterLogits' comment in native/kernels.h says."""
     lanes = np.zeros((len(terms_RK), 16), np.float32)
     for k in range(0, terms_RK.shape[1], 16):
         lanes[:, : terms_RK[:, k : k + 16].shape[1]] += terms_RK[:, k : k + 16]

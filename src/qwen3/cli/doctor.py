@@ -103,21 +103,30 @@ def _torch() -> Iterator[Finding]:
 def _native() -> Iterator[Finding]:
     rebuild = "run `pip install -e .` in the source tree; it needs a C++17 compiler"
     try:
-        import torch
-
         from qwen3.ops import native
     except (ImportError, OSError) as error:
         yield Finding("Installation", "C++ kernels", f"do not load: {error}", rebuild)
         return
-    weight, vector = torch.arange(24.0).view(4, 6).bfloat16(), torch.arange(6.0)
-    wrong = [
-        name
-        for name in native.available_instruction_sets()
-        if not torch.equal(native.matvec_bf16(weight, vector, instruction_set=name), weight.float() @ vector)
-    ]
+    wrong = [name for name in native.available_instruction_sets() if not _multiplies(name)]
     fix = f"{', '.join(wrong)} computes wrong products: {rebuild}" if wrong else None
     yield Finding("Installation", "C++ kernels", f"{native.instruction_set()} is the fastest that runs here", fix)
     yield Finding("Machine", "CPU features", " ".join(native.cpu_features()) or "none that kernels use")
+
+
+def _multiplies(instruction_set: str) -> bool:
+    """Whether products with packed weights are right, of integers that 4 or 8 bits and the sums hold exactly."""
+    import torch
+
+    from qwen3.ops import packed
+
+    mixed_NK = (5 * torch.arange(20.0)[:, None] + 7 * torch.arange(64.0)) % 32
+    bytes_NK = 8 * mixed_NK - 121  # up to 127 in each 32 columns, so that a scale is 1
+    x_MK = bytes_NK[:3]
+    for bits, weight_NK in ((4, mixed_NK % 16 - 8), (8, bytes_NK)):
+        y_MN = packed.packed_linear(x_MK, packed.pack(weight_NK, bits), instruction_set=instruction_set)
+        if not torch.equal(y_MN, x_MK @ weight_NK.T):
+            return False
+    return True
 
 
 def _operations() -> Iterator[Finding]:

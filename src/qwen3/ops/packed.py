@@ -216,7 +216,7 @@ def packed_linear(
 ) -> Tensor:
     """float32 or bfloat16 [M, K] times the transposed weight -> [M, N] of the same dtype, added to the residual.
 
-    A token with an infinite or NaN activation gives NaN in all N.
+    A token with an infinite or NaN activation gives NaN in all N; with weights that are floats, what their sums give.
     """
     (y_MN,) = _products(instruction_set, _PLAIN, x_MK, [packed], residual_MN=residual_MN)
     return y_MN
