@@ -10,7 +10,8 @@
 //   prefetch(address), and kBytesAhead, how far ahead of the weights it is called.
 // From it derives, for the integers, one that adds
 //   Sum, Weights; start(offset, shift), dot(sum, weights, four activations), finish(sum, offset, shift) -> float(the
-//   exact sum), where either start or finish adds offset * 2^shift;
+//   exact sum), where either start or finish adds offset * 2^shift; or in place of dot, dot_two(sum, two weights, four
+//   activations of the first, of the second), named so to NibbleGroups;
 //   pin(sum), which may keep the compiler from moving the sum's instructions: left to itself it starts many sums ahead
 //   and runs out of registers. Read the disassembly after any change.
 // NibbleGroups and ByteGroups below complete it; for the latter the instruction set says `unpack`, one vector of
@@ -26,10 +27,10 @@ namespace qwen3 {
 
 // ---- Weights: groups of units ------------------------------------------------------------------------------------
 
-// 4 to 6 bits; the high ones lie in the group's first unit.
-template <class V, int kHighBits>
+// 4 to 6 bits; the high ones lie in the group's first unit. kAtOnce is the number of quads that V's dot takes.
+template <class V, int kHighBits, int kAtOnce = 1>
 struct NibbleGroups : V {
-  static constexpr int kQuads = 2, kGroupColumns = kHighBits == 2 ? 16 : 32, kShift = kHighBits;
+  static constexpr int kQuads = 2, kQuadsAtOnce = kAtOnce, kGroupColumns = kHighBits == 2 ? 16 : 32, kShift = kHighBits;
   static constexpr int kGroupBytes = kGroupColumns * 8 + (kHighBits ? 64 : 0);
 
   static void unpack(const uint8_t* group, int unit, typename V::Bytes* weights) {
@@ -47,7 +48,7 @@ struct NibbleGroups : V {
 
 template <class V>
 struct ByteGroups : V {
-  static constexpr int kQuads = 1, kGroupColumns = 32, kGroupBytes = 512;
+  static constexpr int kQuads = 1, kQuadsAtOnce = 1, kGroupColumns = 32, kGroupBytes = 512;
 };
 
 // ---- Scales: what a group's integer sum is multiplied by. `at` points to the first row's in the block ----------
@@ -145,14 +146,18 @@ static inline void tile(const Panel& panel, const TokenBlock& block, int first_r
         QWEN3_UNROLL for (int v = 0; v < kVectors; ++v) {
           Set::unpack(quants + v * Set::kRowsPerVector * 4, u, weights[v]);
         }
-        QWEN3_UNROLL for (int q = 0; q < Set::kQuads; ++q) {
+        QWEN3_UNROLL for (int q = 0; q < Set::kQuads; q += Set::kQuadsAtOnce) {
           QWEN3_UNROLL for (int t = 0; t < kTokens; ++t) {
             QWEN3_UNROLL for (int v = 0; v < kVectors; ++v) {
-              sum[t][v] = Set::dot(sum[t][v], weights[v][q], activations + 4 * t);
+              if constexpr (Set::kQuadsAtOnce == 1) {
+                sum[t][v] = Set::dot(sum[t][v], weights[v][q], activations + 4 * t);
+              } else {
+                sum[t][v] = Set::dot_two(sum[t][v], weights[v], activations + 4 * t, activations + 4 * (kTokens + t));
+              }
               Set::pin(sum[t][v]);
             }
           }
-          activations += 4 * kTokens;
+          activations += 4 * kTokens * Set::kQuadsAtOnce;
         }
       }
       quants += Set::kGroupBytes;

@@ -19,20 +19,21 @@ struct Narrow : Ymm {
   }
 };
 
-// In 5 and 6 bits every pair is widened at once: it is at most 2 * 63 * 127 = 16,002.
+// In 5 and 6 bits a lane gets two pairs before it is widened: together at most 2 * 2 * 63 * 127 = 32,004.
 struct Wide : Ymm {
   using Weights = __m256i;
 
   static Sum start(int32_t offset, int shift) { return shifted(offset, shift); }
-  static Sum dot(Sum sum, Weights weights, const int8_t* four) {
-    const __m256i pairs = _mm256_maddubs_epi16(weights, four_times_eight(four));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  static Sum dot_two(Sum sum, const Weights* weights, const int8_t* first_four, const int8_t* second_four) {
+    const __m256i first = _mm256_maddubs_epi16(weights[0], four_times_eight(first_four));
+    const __m256i second = _mm256_maddubs_epi16(weights[1], four_times_eight(second_four));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(first, second), _mm256_set1_epi16(1)));
   }
   static Floats finish(Sum sum, int32_t, int) { return _mm256_cvtepi32_ps(sum); }
 };
 
 template <int kHighBits>
-struct Nibbles : NibbleGroups<Wide, kHighBits> {};
+struct Nibbles : NibbleGroups<Wide, kHighBits, 2> {};
 template <>
 struct Nibbles<0> : NibbleGroups<Narrow, 0> {};
 
