@@ -193,7 +193,7 @@ HEADERS = {
         lambda header: header.update({"x\x1b[2J": header.pop(NORM)}),
         r"1 missing \(model.norm.weight\); 1 unexpected \('x.x1b",
     ),
-    "a name that is no text": (lambda header: header.update({"\ud800": header.pop(NORM)}), r"unexpected \('.ud800'\)"),
+    "a name that is no text": (lambda header: header.update({"\ud800": header.pop(NORM)}), "half a character"),
 }
 
 
@@ -281,10 +281,10 @@ SHARD_NAMES = [
     "one.safetensors\0",
     "x" * 300 + ".safetensors",
     "pytorch_model.bin",
-    "\ud800.safetensors",
 ]
 INDEXES = {
     **{repr(name)[:20]: (placed(NORM, name), "is not the name of a safetensors file") for name in SHARD_NAMES},
+    "a name that is no text": (placed(NORM, "\ud800.safetensors"), "half a character"),
     "no weight_map": (lambda index: index.pop("weight_map"), "weight_map is not"),
     "weight_map a list": (lambda index: index.update(weight_map=[EMBEDDING]), "weight_map is not"),
     "a place that is a number": (placed(NORM, 2), "weight_map is not"),
@@ -357,7 +357,7 @@ CONFIG_TEXTS = {
     "5,000 digits": ('{"vocab_size": ' + "9" * 5000 + "}", "Exceeds the limit"),
     "NaN": ('{"rms_norm_eps": NaN}', "holds NaN"),
     "infinity": ('{"rms_norm_eps": -Infinity}', "holds -Infinity"),
-    "infinite by overflow": (json.dumps(CONFIG).replace("1e-06", "1e999"), "rms_norm_eps inf is not"),
+    "infinite by overflow": (json.dumps(CONFIG).replace("1e-06", "1e999"), "1e999, which is beyond all floats"),
 }
 
 
@@ -426,7 +426,7 @@ def test_lying_configs(directory, case):
     [
         ("{", "not valid JSON"),
         ('{"temperature": -1}', "temperature -1 is not a number from 0 up"),
-        ('{"temperature": 1e999}', "temperature inf is not"),
+        ('{"temperature": 1e999}', "1e999, which is beyond all floats"),
         ('{"temperature": true}', "temperature True is not"),
         ('{"top_p": 1.5}', "top_p 1.5 is not a number from 0 to 1"),
         ('{"top_k": 2.5}', "top_k 2.5 is not a whole number"),
