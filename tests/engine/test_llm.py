@@ -1,5 +1,6 @@
 """`LLM`: text in, events and text out, on a tiny random model."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -106,6 +107,48 @@ def test_an_answer_ends_with_its_stop_string_whatever_was_drawn_behind_it():
         next(other)
     *_, finished = interleaved
     assert finished.usage.completion_tokens == len(alone.token_ids)
+
+
+def test_a_prompt_that_is_scored_gets_its_room_beside_requests_that_come_all_the_time():
+    llm = LLM("builtin", weights="int8", max_context=500, kv_tokens=512, speculate=False)
+    numbers = itertools.count()
+
+    def begin():
+        params = SamplingParams(max_tokens=150, ignore_eos=True)
+        generation = llm.prepare_completion(f"{next(numbers)} hello", params)
+        generation.start()
+        return generation
+
+    running, scored = [begin(), begin(), begin()], llm.prepare_scoring([7] * 400, 0)
+    for _ in range(30):
+        llm.step()
+    running += [begin()]  # so that they do not all end at a time
+    scored.start()
+    for _ in range(800):
+        llm.step()
+        for place, generation in enumerate(running):
+            generation.poll()
+            if generation.is_done:
+                running[place] = begin()
+        scored.poll()
+        if scored.is_done:
+            break
+    assert scored.is_done
+    for generation in running:
+        generation.cancel()
+    assert llm._engine.blocks.num_free == llm._engine.blocks.capacity
+
+
+def test_who_gives_up_waiting_for_room_keeps_none(llm):
+    scored = llm.prepare_scoring([7] * 40, 0)
+    held = llm._engine.blocks.allocate(llm._engine.blocks.num_free)
+    scored.start()
+    llm.step()
+    assert llm._engine.scheduler.num_reserved == 2
+    scored.cancel()
+    llm._engine.blocks.release(held)
+    assert scored.is_done
+    assert llm._engine.scheduler.num_reserved == 0
 
 
 def test_a_closed_stream_computes_no_more(llm):

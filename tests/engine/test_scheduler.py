@@ -270,6 +270,21 @@ def test_blocks_of_its_own_that_a_preempted_request_finds_again_are_no_hits(monk
     assert [request.cached_tokens for request in requests] == [0, 0, 0]
 
 
+def test_another_text_takes_what_the_steps_prompts_left():
+    machine = Machine(64, chunk=200)
+    machine.cost.tokens_within = lambda seconds, start: 100
+    scheduler = machine.scheduler
+    assert scheduler.room_beside(0) == 100
+    scheduler.add(make_request(PROMPT[:1], 1))
+    machine.step()
+    assert scheduler.room_beside(0) == 99
+    machine.step()
+    assert scheduler.room_beside(0) == 100
+    scheduler.add(make_request(PROMPT[:60], 2))
+    scheduler.schedule()
+    assert scheduler.room_beside(0) == 40
+
+
 def test_a_salt_hides_prefixes_from_others():
     machine = Machine(64)
     run(machine, make_request(PROMPT, salt="a"))

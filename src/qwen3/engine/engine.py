@@ -155,10 +155,6 @@ class Engine:
         """Take `passes` one by one, in turn with others that were given so, each after a step of the requests."""
         self._beside.append(passes)
 
-    def can_hold(self, num_tokens: int) -> bool:
-        """Whether blocks for a text of its own are free now."""
-        return self.blocks.can_allocate(blocks_for(num_tokens))
-
     def hidden(self, token_ids: Sequence[int]) -> Tensor:
         """Hidden states [T, D] of a text of its own, in passes as a request's prompt takes them.
 
@@ -168,7 +164,7 @@ class Engine:
 
     def hidden_chunks(self, token_ids: Sequence[int]) -> Iterator[Tensor]:
         """`hidden`, pass by pass; others may run between them, and make the passes shorter."""
-        if not self.can_hold(len(token_ids)):
+        if not self.blocks.can_allocate(blocks_for(len(token_ids))):
             raise RequestError(
                 f"{len(token_ids)} tokens need more than the {self.blocks.num_free} blocks that are free"
             )
@@ -177,13 +173,24 @@ class Engine:
         try:
             done = 0
             while done < len(token_ids):
-                ids = token_ids[done:][: self.scheduler.room_beside(done)]
+                ids = token_ids[done : done + self.scheduler.room_beside(done)]
                 with self._computing():
                     hidden_nD = self._forward([cache], [ids])
                 done += len(ids)
                 yield hidden_nD
         finally:
             self.blocks.release(blocks)
+
+    def hidden_beside(self, token_ids: Sequence[int]) -> Iterator[Tensor | None]:
+        """`hidden_chunks` for `run_beside`: None while there is no room, which is then kept for it."""
+        needed = blocks_for(len(token_ids))
+        try:
+            while not self.blocks.can_allocate(needed):
+                self.scheduler.num_reserved = max(self.scheduler.num_reserved, needed)
+                yield None
+        finally:
+            self.scheduler.num_reserved = 0
+        yield from self.hidden_chunks(token_ids)
 
     # ---- While nobody waits -----------------------------------------------------------------------------------
 

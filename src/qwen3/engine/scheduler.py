@@ -89,7 +89,10 @@ class Scheduler:
         self._blocks, self._cost, self._chunk, self._grid = blocks, cost, chunk, grid
         self._speculates = speculates
         self._num_added = 0
+        self._num_prompt_tokens = 0  # of the step
         self._request_seconds = 0.0
+        self.num_reserved = 0
+        """Blocks that no further sequence may take: another text waits for them."""
         self._computing: dict[bytes, Sequence] = {}
         """Digests of prompts' blocks that will be published by who is computing them."""
         self.waiting: list[Sequence] = []
@@ -153,6 +156,7 @@ class Scheduler:
             works += self._prompts(prompts, min(room, budget))
         elif works and self._speculates:
             works = self._with_guesses(works)
+        self._num_prompt_tokens = sum(work.count for work in works if work.sequence.is_prefilling)
         return works
 
     def computed(self, sequence: Sequence, count: int) -> None:
@@ -209,11 +213,12 @@ class Scheduler:
         return works
 
     def room_beside(self, start: int) -> int:
-        """Tokens of another text, of which `start` are computed, that may follow a step of what runs."""
-        num_rows = sum(not each.is_prefilling for each in self.running)
-        if self._grid is not None or not num_rows:
+        """Tokens of another text, of which `start` are computed, that may follow a step: what its prompts left."""
+        if self._grid is not None:
             return self._chunk
-        return min(self._chunk, self._budget(num_rows, start))
+        num_rows = sum(not each.is_prefilling for each in self.running)
+        left = self._budget(num_rows, start) - (self._num_prompt_tokens if self.running else 0)
+        return max(min(self._chunk, left), _LEAST_CHUNK)
 
     def _budget(self, num_rows: int, start: int) -> int:
         """Tokens of prompts, behind at most `start` others, that a step may take beside so many rows of decoding."""
@@ -320,7 +325,8 @@ class Scheduler:
     def _has_room(self, sequence: Sequence, hits: list[int]) -> bool:
         # One block more for each that runs: who is admitted must not be the first to be sent away.
         needed = blocks_for(sequence.request.num_tokens) - len(hits) + len(self.running)
-        return len(self.running) < MAX_RUNNING and needed <= self._blocks.num_free_without(hits)
+        room = self._blocks.num_free_without(hits) - self.num_reserved
+        return len(self.running) < MAX_RUNNING and needed <= room
 
     def _grow(self, sequence: Sequence, num_positions: int) -> bool:
         """Give it the blocks for so many positions; False if it was itself the one that had to go."""

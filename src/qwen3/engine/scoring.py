@@ -46,6 +46,7 @@ class ScoredPrompt:
 
     def cancel(self) -> None:
         self._passes.close()
+        self.is_done = True
         if self._then is not None:
             self._then.cancel()
 
@@ -74,11 +75,12 @@ class ScoredPrompt:
         return Finished(FinishReason.LENGTH, Usage(len(self.prompt_ids), 0, 0, 0.0, 0.0))
 
     def _score(self, model: Qwen3, num_top: int) -> Iterator[object]:
-        # Others may hold the blocks that it needs.
-        while not self._engine.can_hold(len(self.prompt_ids)):
-            yield
-        for hidden_nD in self._engine.hidden_chunks(self.prompt_ids):
-            following = self.prompt_ids[len(self._tokens) + 1 :][: len(hidden_nD)]
+        for hidden_nD in self._engine.hidden_beside(self.prompt_ids):
+            if hidden_nD is None:
+                yield
+                continue
+            first = len(self._tokens) + 1
+            following = self.prompt_ids[first : first + len(hidden_nD)]
             for begin in range(0, len(following), _ROWS):
                 ids = following[begin : begin + _ROWS]
                 with torch.inference_mode():
