@@ -91,11 +91,13 @@ MAY_IMPORT = {
     "qwen3.engine": {"qwen3.model", "qwen3.ops"} | CONFIG,
     "qwen3.engine.loading": {"qwen3.model", "qwen3.checkpoint", "qwen3.hardware", "qwen3.weight_choice"},
     "qwen3.engine.generation": {"qwen3.chat", "qwen3.tokenizer"},
+    "qwen3.engine.prompts": TEXT,
+    "qwen3.engine.results": {"qwen3.chat"},
     "qwen3.engine.scoring": {"qwen3.chat", "qwen3.model", "qwen3.ops"},
     "qwen3.engine.llm": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint", "qwen3.hardware"} | CONFIG | TEXT,
     "qwen3.train": {"qwen3.model", "qwen3.ops", "qwen3.checkpoint"} | CONFIG | TEXT,
     "qwen3.server": {"qwen3", "qwen3.chat", "qwen3.grammar", "qwen3.strict_json"}
-    | {"qwen3.engine.llm", "qwen3.engine.generation", "qwen3.engine.request", "qwen3.engine.scoring"},
+    | {f"qwen3.engine.{name}" for name in ("llm", "generation", "prompts", "request", "scoring")},
     "qwen3.server.calculator": {"qwen3.engine.llm", "qwen3.memory", "qwen3.quant.formats"} | CONFIG,
     "qwen3.cli": {"qwen3", "qwen3.memory", "qwen3.hardware", "qwen3.weight_choice", "qwen3.checkpoint"}
     | {"qwen3.agent", "qwen3.engine", "qwen3.ops", "qwen3.train", "qwen3.server"}

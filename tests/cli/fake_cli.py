@@ -63,7 +63,8 @@ class FakeLLM:
                 reason = FinishReason.TOOL_CALLS
             num_reasoning = sum(isinstance(event, Reasoning) for event in events)
             self.has_idle_work = "ahead" in text
-            yield Finished(reason, Usage(10, len(events), num_reasoning, 0.1, 0.5))
+            error = "too many states" if "broken" in text else ""
+            yield Finished(reason, Usage(10, len(events), num_reasoning, 0.1, 0.5), error=error)
         except GeneratorExit:
             self.was_stopped = True
             raise

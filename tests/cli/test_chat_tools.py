@@ -12,10 +12,12 @@ SHELL = Tool("shell", "Runs a command.", {}, lambda arguments: "", "here")
 @pytest.mark.parametrize(
     ("command", "shown"),
     [
-        ("ls" + " " * 300 + "; rm -rf ~", "ls [300 spaces] ; rm -rf ~"),
+        ("ls" + " " * 300 + "; rm -rf ~", "ls [300 times]; rm -rf ~"),
+        ("ls" + "\u2800" * 2 + "; rm -rf ~", r"ls\u2800\u2800; rm -rf ~"),
         ("echo \u202e~ fr- mr ;\u202c hi", r"echo \u202e~ fr- mr ;\u202c hi"),
-        ("a" * 9_000 + "; rm -rf ~", "; rm -rf ~"),
-        ("a" * 9_000, "[5,015 characters are not shown]"),
+        ("a" * 9_000 + "; rm -rf ~; " + "a" * 9_000, "a[9000 times]; rm -rf ~; a[9000 times]"),
+        ("ab" * 4_500 + "; rm -rf ~", "; rm -rf ~"),
+        ("ab" * 4_500, "[5,015 CHARACTERS ARE NOT SHOWN]"),
         ("größer 日本", "größer 日本"),
     ],
 )

@@ -66,6 +66,14 @@ def test_a_request_without_messages_has_its_error_and_the_others_their_answers(q
     assert answered["usage"]["completion_tokens"] <= 3
 
 
+def test_an_answer_that_its_rules_broke_off_does_not_pass_for_whole(fake_qwen3):
+    shown = fake_qwen3("generate", "builtin", "broken 1+1")
+    assert "cannot go on by its rules: too many states" in shown.stderr
+    result = fake_qwen3("generate", "builtin", "broken 1+1", "2+2", "--json")
+    assert result.exit_code == 1
+    assert [each.get("error") for each in _objects(result)] == ["too many states", None]
+
+
 def test_a_file_of_requests_carries_ids_tools_and_conversations(fake_qwen3, fake_llm, tmp_path):
     file = tmp_path / "requests.jsonl"
     tools = [{"type": "function", "function": {"name": "f"}}]

@@ -59,9 +59,9 @@ def answer(llm, speaker, messages=QUESTION, tools=None, thinking=True, params=PA
 
 @pytest.fixture(params=ChatFormat, ids=lambda format: format.value)
 def formatted(llm, request):
-    before, llm.format = llm.format, request.param
+    before, llm._prompts.format = llm.format, request.param
     yield llm
-    llm.format = before
+    llm._prompts.format = before
 
 
 WISHES = {

@@ -26,9 +26,9 @@ def llm():
 
 @pytest.fixture
 def thinking_only(llm):
-    llm.format = ChatFormat.THINKING_2507
+    llm._prompts.format = ChatFormat.THINKING_2507
     yield llm
-    llm.format = ChatFormat.HYBRID
+    llm._prompts.format = ChatFormat.HYBRID
 
 
 def ask(llm, text, *, thinking=True, tools=None, params=PARAMS, **options):

@@ -119,10 +119,11 @@ def test_a_prompt_that_is_scored_gets_its_room_beside_requests_that_come_all_the
         generation.start()
         return generation
 
-    running, scored = [begin(), begin(), begin()], llm.prepare_scoring([7] * 400, 0)
-    for _ in range(30):
-        llm.step()
-    running += [begin()]  # so that they do not all end at a time
+    running, scored = [], llm.prepare_scoring([7] * 400, 0)
+    for _ in range(4):  # so that no two end at a time
+        running.append(begin())
+        for _ in range(37):
+            llm.step()
     scored.start()
     for _ in range(800):
         llm.step()

@@ -121,7 +121,7 @@ def test_the_next_turn_is_computed_while_idle_and_given_up_for_a_request(builtin
     assert finished.reason is FinishReason.LENGTH
     turn = [*QUESTION, {"role": "assistant", "content": message.content}, *QUESTION]
     usage = builtin.chat(turn, params=params, stream=False).usage
-    history = len(builtin._history_ids(QUESTION, None, True, message.content))
+    history = len(builtin._prompts.history(QUESTION, None, True, message.content))
     assert usage.cached_tokens >= history // 32 * 32 > 0
 
 

@@ -139,6 +139,8 @@ def _show(session: ChatSession, screen: Screen, events: Events, is_interactive: 
             "/save keeps all of it for a start with a larger --max-context or with --yarn"
         ) from error
     screen.status(_status(session, finished.usage))
+    if finished.error:
+        screen.note(f"broken off, as it cannot go on by its rules: {finished.error}")
     if finished.reason is FinishReason.LENGTH:
         screen.note(_why_cut(session, finished.usage))
     if finished.reason is FinishReason.TOOL_CALLS:

@@ -15,6 +15,7 @@ from qwen3.agent import BUILTIN, McpServer, Tool, connect, read_servers
 
 BUILTIN_NAME = "builtin"
 _SHOWN_ARGUMENTS = 2_000  # characters at the beginning and at the end
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # printable to Unicode, and drawn as nothing
 
 
 class Approval:
@@ -39,12 +40,17 @@ class Approval:
 
 
 def _written(arguments: dict[str, Any]) -> str:
-    """All that will run, so that nothing hides: not behind a run of spaces, not in characters without a shape."""
-    text = re.sub(" {9,}", lambda run: f" [{len(run[0])} spaces] ", json.dumps(arguments, ensure_ascii=False))
-    text = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+    """What will run, so that nothing in it hides: not behind a run of one character, nor in one without a shape. Of
+    very long arguments the beginning and the end, with a word on the rest."""
+    text = "".join(map(_visible, json.dumps(arguments, ensure_ascii=False)))
+    text = re.sub(r"(.)\1{8,}", lambda run: f"{run[1]}[{len(run[0])} times]", text)
     if (hidden := len(text) - 2 * _SHOWN_ARGUMENTS) > 0:
-        text = f"{text[:_SHOWN_ARGUMENTS]} [{hidden:,} characters are not shown] {text[-_SHOWN_ARGUMENTS:]}"
+        text = f"{text[:_SHOWN_ARGUMENTS]} [{hidden:,} CHARACTERS ARE NOT SHOWN] {text[-_SHOWN_ARGUMENTS:]}"
     return text
+
+
+def _visible(char: str) -> str:
+    return char if char.isprintable() and char not in _BLANK else json.dumps(char)[1:-1]
 
 
 @contextmanager

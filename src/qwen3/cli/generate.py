@@ -138,6 +138,8 @@ def generate(
     screen = PipeScreen(View.HIDE if hide_thinking else View.SHOW)
     for request in requests:
         finished = screen.answer(start(request))
+        if finished.error:
+            screen.note(f"broken off, as it cannot go on by its rules: {finished.error}")
         if finished.reason == "length":
             screen.note(f"cut short after {finished.usage.completion_tokens:,} tokens: --max-tokens or the context")
 
@@ -179,7 +181,7 @@ def _answer_together(
                 "tool_calls": message.to_dict().get("tool_calls", []),
                 "finish_reason": str(event.reason),
                 "usage": asdict(event.usage),
-            }
+            } | ({"error": event.error} if event.error else {})
         while num_printed in results:
             tag = {"id": requests[num_printed]["id"]} if "id" in requests[num_printed] else {}
             yield tag | results.pop(num_printed)

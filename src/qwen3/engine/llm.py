@@ -7,28 +7,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from qwen3.chat import (
-    ChatFormat,
-    Event,
-    Rendered,
-    StreamParser,
-    StreamState,
-    ToolCall,
-    fold,
-    load_format,
-    render,
-    start_state,
-)
+from qwen3.chat import ChatFormat, Event, StreamParser, StreamState, fold, load_format, start_state
 from qwen3.checkpoint import gguf_model
 from qwen3.checkpoint.generation_config import load_generation_config
 from qwen3.checkpoint.gguf import GGUFFile
@@ -40,18 +27,9 @@ from qwen3.engine.engine import Engine, Load, chunk_of, make_pool
 from qwen3.engine.generation import Generation
 from qwen3.engine.guide import Guide
 from qwen3.engine.loading import Notify, load_checkpoint
-from qwen3.engine.request import (
-    NON_THINKING,
-    THINKING,
-    ContextError,
-    Finished,
-    FinishReason,
-    Request,
-    RequestError,
-    SamplingParams,
-    TokenLogprob,
-    Usage,
-)
+from qwen3.engine.prompts import Prompt, Prompts
+from qwen3.engine.request import NON_THINKING, THINKING, Finished, Request, RequestError, SamplingParams
+from qwen3.engine.results import ChatResult, Completion
 from qwen3.engine.rules import Guides, offered_tools
 from qwen3.engine.scoring import ScoredPrompt
 from qwen3.engine.thinking import ThinkingPolicy
@@ -60,44 +38,9 @@ from qwen3.hardware import available_bytes
 from qwen3.model import Qwen3
 from qwen3.model.transforms import storage_of, stored_bytes
 from qwen3.ops.paged import KV_FORMATS
-from qwen3.text_split import TokenLimitError
 from qwen3.tokenizer import Tokenizer
 
 _GENERATION_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A conversation as the model reads it."""
-
-    rendered: Rendered
-    ids: list[int]
-
-    @property
-    def text(self) -> str:
-        return self.rendered.text
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One finished text. `token_ids` holds every generated token, the end token included."""
-
-    text: str
-    token_ids: list[int]
-    finish_reason: FinishReason
-    logprobs: list[TokenLogprob]
-    usage: Usage
-
-
-@dataclass(frozen=True)
-class ChatResult:
-    """One finished answer: what the stream's events add up to."""
-
-    content: str
-    reasoning: str
-    tool_calls: tuple[ToolCall, ...]
-    finish_reason: FinishReason
-    usage: Usage
 
 
 class LLM:
@@ -162,12 +105,12 @@ class LLM:
         if path.is_file():
             source = GGUFFile(path)
             self.tokenizer = gguf_model.tokenizer(source)
-            self.format = gguf_model.chat_format(source, self.tokenizer)
+            chat_format = gguf_model.chat_format(source, self.tokenizer)
             generation = gguf_model.generation_config(source)
         else:
             source = path
             self.tokenizer = Tokenizer.load(path)
-            self.format = load_format(path)
+            chat_format = load_format(path)
             generation = load_generation_config(path)
         self.model = load_checkpoint(
             source,
@@ -193,10 +136,15 @@ class LLM:
         if capacity.line and notify is not None:
             notify(capacity.line)
         self.max_context = capacity.max_context
+        self._prompts = Prompts(self.tokenizer, chat_format, self.max_context, self.config.vocab_size)
         self._sampling = {key: generation[key] for key in _GENERATION_KEYS if generation.get(key) is not None}
         self._eos_ids = frozenset(self.config.eos_token_ids) | frozenset(generation.get("eos_token_id") or ())
         self._guides = Guides(self.tokenizer, self.config.vocab_size, self._eos_ids or {self.tokenizer.eos_id})
         self._engine = Engine(self.model, kv, num_blocks=capacity.num_blocks, speculates=speculate)
+
+    @property
+    def format(self) -> ChatFormat:
+        return self._prompts.format
 
     @property
     def dtype(self) -> torch.dtype:
@@ -251,7 +199,9 @@ class LLM:
             return events
         *parts, finished = events
         message = fold(parts)
-        return ChatResult(message.content, message.reasoning, message.tool_calls, finished.reason, finished.usage)
+        return ChatResult(
+            message.content, message.reasoning, message.tool_calls, finished.reason, finished.usage, finished.error
+        )
 
     def prepare_chat(
         self,
@@ -296,7 +246,7 @@ class LLM:
         Raises ChatError for malformed messages, ContextError where they do not fit, GrammarError for constraints and
         schemas that cannot be enforced, RequestError for bad options.
         """
-        with self._within_context() as limit:
+        with self._prompts.within_context() as limit:
             prompt = self.render_chat(
                 messages,
                 tools,
@@ -331,7 +281,7 @@ class LLM:
         )
         request = self._request(prompt.ids, params, guide, priority, cache_salt)
         # The next prompt does not begin with two messages where this one is one.
-        history = None if continue_final_message else partial(self._history_ids, list(messages), tools, thinking)
+        history = None if continue_final_message else partial(self._prompts.history, list(messages), tools, thinking)
         return Generation(self._engine, request, parser, history)
 
     def render_chat(
@@ -340,36 +290,11 @@ class LLM:
         tools: Sequence[Mapping[str, Any]] | None = None,
         thinking: bool = True,
         *,
-        tool_choice: str = "auto",
-        continue_final_message: bool = False,
-        add_generation_prompt: bool = True,
         limit: int | None = None,
+        **options: Any,
     ) -> Prompt:
         """The prompt of `prepare_chat` with these arguments. Raises TokenLimitError for more than `limit` tokens."""
-        rendered = render(
-            messages,
-            None if tool_choice == "none" else tools,
-            thinking,
-            add_generation_prompt,
-            format=self.format,
-            continue_final_message=continue_final_message,
-        )
-        return Prompt(rendered, self.tokenizer.encode_spans(rendered.spans, limit))
-
-    def _history_ids(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None,
-        thinking: bool,
-        content: str,
-    ) -> list[int]:
-        """The ids with which any prompt begins that goes on after this answer: templates leave its reasoning out."""
-        answer = {"role": "assistant", "content": content}
-        first, other = (
-            self.render_chat([*messages, answer, {"role": "user", "content": question}], tools, thinking).ids
-            for question in ("A", "1")
-        )
-        return [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, other, strict=False))]
+        return self._prompts.chat(messages, tools, thinking, limit=limit, **options)
 
     # ---- Completion -------------------------------------------------------------------------------------------
 
@@ -426,7 +351,7 @@ class LLM:
     ) -> Generation:
         """The continuation of one raw text or token ids, not yet started: `stream` as `prepare_chat` is to `chat`."""
         params = params or self.defaults(thinking=False)
-        prompt_ids = self._ids(prompt)
+        prompt_ids = self._prompts.ids(prompt)
         parser = StreamParser(self.tokenizer, StreamState.RAW, stop=params.stop)
         guide = None if constraint is None else self._guides.completion(self._room(prompt_ids, params), constraint)
         return Generation(self._engine, self._request(prompt_ids, params, guide, priority, cache_salt), parser)
@@ -435,13 +360,13 @@ class LLM:
         self, prompt: str | Sequence[int], num_top: int, then: Generation | None = None
     ) -> ScoredPrompt:
         """Log-probabilities of a prompt's tokens, with `num_top` alternatives each, and then its continuation."""
-        prompt_ids = self._ids(prompt)
-        self._check_prompt(prompt_ids)
+        prompt_ids = self._prompts.ids(prompt)
+        self._prompts.check(prompt_ids)
         return ScoredPrompt(self._engine, self.model, prompt_ids, num_top, then)
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """Next-token logits of every position: float32 [T, V]."""
-        self._check_prompt(token_ids)
+        self._prompts.check(token_ids)
         return self.model.logits(self._engine.hidden(token_ids)).float()
 
     # ---- Requests ---------------------------------------------------------------------------------------------
@@ -483,41 +408,11 @@ class LLM:
     def _request(
         self, prompt_ids: list[int], params: SamplingParams, guide: Guide | None, priority: int, cache_salt: str
     ) -> Request:
-        self._check_prompt(prompt_ids)
+        self._prompts.check(prompt_ids)
         params.check_tokens(self.config.vocab_size)
         stop_ids = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos_ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed
         return Request(prompt_ids, params, seed, stop_ids, self.max_context, guide, priority, cache_salt)
-
-    def _check_prompt(self, prompt_ids: Sequence[int]) -> None:
-        if not prompt_ids:
-            raise RequestError("the prompt is empty: give at least one token")
-        for token in prompt_ids:
-            if not isinstance(token, int) or not 0 <= token < self.config.vocab_size:
-                raise RequestError(f"prompt token {token!r} is not an id below {self.config.vocab_size}")
-        if len(prompt_ids) >= self.max_context:
-            raise self._too_long(str(len(prompt_ids)))
-
-    def _ids(self, prompt: str | Sequence[int]) -> list[int]:
-        if not isinstance(prompt, str):
-            return list(prompt)
-        with self._within_context() as limit:
-            return self.tokenizer.encode(prompt, limit=limit)
-
-    @contextmanager
-    def _within_context(self) -> Iterator[int]:
-        """The limit for encoding a prompt: one that is not far too long is encoded whole, so that its length can be
-        told. What is longer is a ContextError."""
-        try:
-            yield 2 * self.max_context
-        except TokenLimitError as error:
-            raise self._too_long(f"at least {error.least}") from error
-
-    def _too_long(self, count: str) -> ContextError:
-        return ContextError(
-            f"the prompt has {count} tokens and the context holds {self.max_context}: "
-            "shorten the prompt, or load the model with a longer context"
-        )
 
     def _events(self, generation: Generation) -> Iterator[Event | Finished]:
         # Started at the first next(): an iterator that nobody starts must not run beside the others.

@@ -236,7 +236,7 @@ class Request:
         for token in tokens:
             if not self.is_finished:
                 self._append(TokenLogprob(token, 0.0))
-        if self.guide.error:
+        if self.guide.error and self.finish_reason is not FinishReason.LENGTH:  # it may be of the next token
             self.finish_reason = FinishReason.ABORT
         elif self.guide.is_over and not self.is_finished:
             self.finish_reason = FinishReason.STOP

@@ -7,7 +7,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from qwen3.engine.llm import LLM, Prompt
+from qwen3.engine.llm import LLM
+from qwen3.engine.prompts import Prompt
 from qwen3.server import answers, limits
 from qwen3.server.bodies import StrictRoute
 from qwen3.server.chat_schema import ChatRequest
