@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -54,6 +55,32 @@ def test_a_second_ctrl_c_ends_the_answers_and_says_so_to_their_clients():
         finally:
             process.kill()
         assert "Ctrl-C ends them" in process.stderr.read()
+
+
+SLOW_SERVER = """
+import time
+from qwen3.cli.main import main
+from qwen3.engine.engine import Engine
+
+Engine.step = lambda engine: time.sleep(30)
+main()
+"""
+
+
+def test_a_third_ctrl_c_waits_for_nothing_not_even_the_engine():
+    command = [sys.executable, "-c", SLOW_SERVER, "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            url = re.search(r"http://\S+/v1", process.stdout.readline() + process.stdout.readline())[0]
+            body = {"messages": [{"role": "user", "content": "Tell"}], "stream": True}
+            with httpx.stream("POST", f"{url}/chat/completions", json=body, timeout=30):
+                for _ in range(3):
+                    process.send_signal(signal.SIGINT)
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(timeout=1)
+                assert process.wait(timeout=5) == 130
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("key", ["", " "])

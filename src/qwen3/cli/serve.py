@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-from contextlib import suppress
 from enum import StrEnum
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
@@ -165,7 +164,7 @@ def serve(
 
     POST /v1/chat/completions, /v1/completions, /v1/responses and /v1/messages, streamed or not; GET / is the page;
     /v1/models, /health, /ready, /metrics; /openapi.json has them all. While the model loads, the server answers 503.
-    Ctrl-C and SIGTERM let running requests end; a second Ctrl-C ends them, a third does not wait for anything.
+    Ctrl-C and SIGTERM let running requests end; a second Ctrl-C ends them, a third ends the server at once.
 
     Examples:
 
@@ -252,8 +251,7 @@ def _serve_until_interrupted(server: HttpServer, service: Service, shutdown_time
             server.drain(shutdown_timeout)
         except KeyboardInterrupt:
             # Before the server ends: its clients are to hear that their answers do.
-            with suppress(KeyboardInterrupt):
-                server.drain(0)
+            server.end_answers()
 
 
 def _bind(host: str, port: int) -> socket.socket:

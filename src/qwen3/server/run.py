@@ -12,7 +12,9 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 from types import TracebackType
 
 import uvicorn
@@ -66,14 +68,17 @@ class HttpServer:
         while not draining.done() and not self._has_ended.is_set():
             wait([draining], _WAIT_SECONDS)
 
+    def end_answers(self) -> None:
+        """`drain` without time, which still waits for the engine's step. KeyboardInterrupt ends the process."""
+        with _exit_on_interrupt():
+            self.drain(0)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.should_exit = True
-        try:
+        with _exit_on_interrupt():
             self.wait()
-        except KeyboardInterrupt:
-            os._exit(130)  # at once: threads still run
         self._thread.join()
 
     def _run(self) -> None:
@@ -81,3 +86,12 @@ class HttpServer:
             self._server.run([self._listener])
         finally:
             self._has_ended.set()
+
+
+@contextmanager
+def _exit_on_interrupt() -> Iterator[None]:
+    """Within, Ctrl-C ends the process at once, as threads still run: nothing is waited for, and nothing cleaned up."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        os._exit(130)
