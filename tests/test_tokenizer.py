@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen3.chat import ChatFormat, Span, render
-from qwen3.text_split import MAX_PIECE_CHARS, PIECE_CHARS, TokenLimitError, fewest_tokens, pieces
+from qwen3.text_split import MAX_PIECE_CHARS, PIECE_CHARS, PieceError, TokenLimitError, fewest_tokens, pieces
 from qwen3.tokenizer import CONTROL_TOKENS, Tokenizer
 
 PARITY = Path(__file__).parents[1] / "benchmarks" / "tokenizer_parity.py"
@@ -156,7 +156,7 @@ def test_pieces_have_the_ids_of_the_whole(tokenizer, text):
 def test_a_text_is_cut_only_where_words_meet_whatever_the_signs(tokenizer):
     split, every = tokenizer._bpe.pre_tokenizer, [chr(i) for i in range(0x10000) if not 0xD800 <= i < 0xE000]
     texts = [f"{before}{char}{after}e" for char in every for before, after in (("x", "!"), (" ", "。"), ("'", "\n"))]
-    texts += [f"a{char}x" for char in every] + [f"a\n{char}x" for char in every]
+    texts += [text for char in every for text in (f"a{char}x", f"a\n{char}\u0301x", f"{char} \u0338")]
     num_cuts = 0
     for text in texts:
         ends = list(accumulate(map(len, pieces(text, 1))))[:-1]
@@ -169,7 +169,13 @@ def test_a_text_is_cut_only_where_words_meet_whatever_the_signs(tokenizer):
     assert num_cuts > 100_000
 
 
-@pytest.mark.parametrize("unit", ["7", "Hello, wörld! ", "你好\uff0c世界。", "a\n\n  b", "😀"])
+@pytest.mark.parametrize("unit", ["नमस्ते दुनिया ", "สวัสดีชาวโลก\n", "வணக்கம்\n", "გამარჯობა\r\n", "\u0301 ", "😀\n"])
+def test_words_and_lines_of_any_script_part_a_text(unit):
+    text = unit * (4 * PIECE_CHARS // len(unit))
+    assert max(map(len, pieces(text))) < PIECE_CHARS + 2 * len(unit)
+
+
+@pytest.mark.parametrize("unit", ["7", "Hello, wörld! ", "你好\uff0c世界。", "नमस्ते दुनिया\n", "a\n\n  b", "😀"])
 def test_a_long_text_has_the_official_ids_within_a_limit_and_none_beyond(tokenizer, official, unit):
     text = unit * (3 * PIECE_CHARS // len(unit))
     ids = official.encode(text).ids
@@ -185,9 +191,16 @@ def test_what_is_far_beyond_the_limit_is_not_encoded(tokenizer):
         tokenizer.encode("a word " * 100_000, limit=20_000)
     assert info.value.least < 30_000
     spaces = " " * (MAX_PIECE_CHARS + 1)
-    with pytest.raises(ValueError, match="1,048,577 characters in a row"):
+    with pytest.raises(PieceError, match="1,048,577 characters in a row"):
         tokenizer.encode(spaces, limit=20_000)
     assert len(tokenizer.encode(spaces[1:], limit=20_000)) == MAX_PIECE_CHARS // 128
+
+
+def test_nothing_between_control_strings_is_not_encoded_and_the_limit_holds(small, monkeypatch):
+    monkeypatch.setattr(small, "_bpe", None)
+    assert small.encode("<|im_end|>" * 3, limit=3) == [small.eos_id] * 3
+    with pytest.raises(TokenLimitError):
+        small.encode("<|im_end|>" * 4, limit=3)
 
 
 def test_a_tokenizer_with_other_words_is_not_cut(small, tmp_path):

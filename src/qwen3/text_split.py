@@ -22,9 +22,9 @@ _ALNUM = (
 )
 # Signs and spaces that compose with nothing before them: of ASCII, and East Asia's comma, full stop, ! ? ; and :.
 _NO_LETTER = r"\x00-@\[-`{-\x7f\u3001\u3002\uff0c\uff01\uff1f\uff1b\uff1a"
-# Where two matches of SPLIT_PATTERN meet, and also would if the text ended or began there: behind a word or digit, and
-# before what begins a line.
-_CUT = re.compile(rf"(?<=[{_ALNUM}])(?=[{_NO_LETTER}])|(?<=\n)(?=[!-~\u4e00-\u9fa5\uac00-\ud7a3])")
+# Where two matches of SPLIT_PATTERN meet, and also would if the text ended or began there: behind a word or digit; and
+# in any script, before a space and where a line begins. U+180E is a space to the BPE and none to Python.
+_CUT = re.compile(rf"(?<=[{_ALNUM}])(?=[{_NO_LETTER}])|(?<=[^\s\u180e])(?= )|(?<=\n)(?=[^\s\u180e])")
 
 PIECE_CHARS = 1 << 14
 MAX_PIECE_CHARS = 1 << 20
@@ -39,6 +39,10 @@ class TokenLimitError(ValueError):
         self.least = least
 
 
+class PieceError(ValueError):
+    """A stretch of text that is too long to be encoded at once: nothing parts it."""
+
+
 def check_limit(least: int, limit: int | None) -> None:
     """Raises TokenLimitError."""
     if limit is not None and least > limit:
@@ -46,11 +50,11 @@ def check_limit(least: int, limit: int | None) -> None:
 
 
 def check_piece(piece: str) -> None:
-    """Raises ValueError for one that is too long to be encoded at once."""
+    """Raises PieceError for one that is too long to be encoded at once."""
     if len(piece) > MAX_PIECE_CHARS:
-        raise ValueError(
-            f"the text has {len(piece):,} characters in a row that no word or line parts, and {MAX_PIECE_CHARS:,} are "
-            "allowed"
+        raise PieceError(
+            f"the text has {len(piece):,} characters in a row without a place to part them, "
+            f"and {MAX_PIECE_CHARS:,} are allowed"
         )
 
 

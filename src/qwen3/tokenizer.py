@@ -256,7 +256,7 @@ class Tokenizer:
         tokenizer; without, they stay plain text: use that for text from outside.
 
         Raises TokenLimitError for more than `limit` ids, as soon as that is sure: a text that is far too long costs
-        little more than one that fits. With a limit also ValueError for a million characters that nothing parts."""
+        little more than one that fits. With a limit also PieceError for a million characters that nothing parts."""
         ids: list[int] = []
         start = 0
         for found in self._control_pattern.finditer(text) if control else ():
@@ -295,7 +295,7 @@ class Tokenizer:
         for piece in pieces(text) if self._can_cut else [text]:
             if limit is not None:
                 check_piece(piece)
-            ids += self._bpe.encode(piece, add_special_tokens=False).ids
+            ids += self._bpe.encode(piece, add_special_tokens=False).ids if piece else []  # a call has its price
             check_limit(len(ids), limit)
 
     @cached_property

@@ -11,6 +11,7 @@ import openai
 import pytest
 from serving import HELLO, HTTP, chat, client_of, serving, wait_until
 
+from qwen3 import text_split
 from qwen3.server import bodies
 from qwen3.strict_json import parse_object
 
@@ -115,6 +116,13 @@ def test_a_large_body_is_read_beside_the_event_loop(scripted_url, monkeypatch, s
 
 def test_labels_without_effect_are_accepted(client):
     assert chat(client, user="me", metadata={"a": "b"}, store=False, extra_body={"priority": 1, "cache_salt": "x"})
+
+
+def test_a_text_too_long_to_be_encoded_at_once_is_beyond_the_context(client, monkeypatch):
+    monkeypatch.setattr(text_split, "MAX_PIECE_CHARS", 100)
+    with pytest.raises(openai.BadRequestError, match="characters in a row") as info:
+        chat(client, [{"role": "user", "content": "न" * 101}])
+    assert info.value.code == "context_length_exceeded"
 
 
 def test_a_prompt_beyond_the_context_is_400_with_both_numbers(scripted, client):

@@ -10,7 +10,7 @@ from typing import Any
 
 from qwen3.chat import ChatFormat, Rendered, render
 from qwen3.engine.request import ContextError, RequestError
-from qwen3.text_split import TokenLimitError
+from qwen3.text_split import PieceError, TokenLimitError
 from qwen3.tokenizer import Tokenizer
 
 
@@ -93,11 +93,13 @@ class Prompts:
     @contextmanager
     def within_context(self) -> Iterator[int]:
         """The limit for encoding a prompt: one that is not far too long is encoded whole, so that its length can be
-        told. What is longer is a ContextError."""
+        told. What is longer, or cannot be encoded for its length, is a ContextError."""
         try:
             yield 2 * self._max_context
         except TokenLimitError as error:
             raise self._too_long(f"at least {error.least}") from error
+        except PieceError as error:
+            raise ContextError(str(error)) from error
 
     def _too_long(self, count: str) -> ContextError:
         return ContextError(
