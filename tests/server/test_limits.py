@@ -11,6 +11,7 @@ from qwen3.server import limits
 from qwen3.server.app import make_app
 from qwen3.server.chat_schema import ChatRequest
 from qwen3.server.completions_schema import CompletionRequest, TokenizeRequest
+from qwen3.server.messages_schema import MessagesRequest
 from qwen3.server.responses_schema import ResponsesRequest
 from qwen3.server.schemas import StructuredOutputs
 
@@ -36,12 +37,14 @@ def schema(size):
 
 # By the limit's name: the schema that holds it, and a request's fields from the limit's value.
 FIELDS = {
-    "LABEL_CHARS": (ChatRequest, lambda n: {"user": "x" * n}),
+    "LABEL_CHARS": (ChatRequest, lambda n: {"cache_salt": "x" * n}),
+    "IDLE_LABEL_CHARS": (ChatRequest, lambda n: {"user": "x" * n}),
     "MESSAGES": (ChatRequest, lambda n: {"messages": HELLO * n}),
     "CONTENT_PARTS": (
         ChatRequest,
         lambda n: {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * n}]},
     ),
+    "TOOL_CALLS": (ChatRequest, lambda n: {"messages": [{"role": "assistant", "tool_calls": [{}] * n}]}),
     "TOOLS": (ChatRequest, lambda n: {"tools": tools(n)}),
     "TOOL_NAME_CHARS": (ChatRequest, lambda n: {"tools": tools(1, n)}),
     "SCHEMA_BYTES": (ChatRequest, lambda n: {"json_schema": schema(n)}),
@@ -64,9 +67,12 @@ FIELDS = {
 }
 # Where a limit holds for more than one field, or either way.
 MORE_FIELDS = [
-    ("LABEL_CHARS", ChatRequest, lambda n: {"cache_salt": "x" * n}),
     ("LABEL_CHARS", ChatRequest, lambda n: {"model": "x" * n}),
-    ("LABEL_CHARS", ResponsesRequest, lambda n: {"user": "x" * n}),
+    ("IDLE_LABEL_CHARS", ChatRequest, lambda n: {"safety_identifier": "x" * n}),
+    ("IDLE_LABEL_CHARS", ChatRequest, lambda n: {"prompt_cache_key": "x" * n}),
+    ("IDLE_LABEL_CHARS", ResponsesRequest, lambda n: {"user": "x" * n}),
+    ("IDLE_LABEL_CHARS", ResponsesRequest, lambda n: {"safety_identifier": "x" * n}),
+    ("IDLE_LABEL_CHARS", MessagesRequest, lambda n: {"metadata": {"user_id": "x" * n}}),
     ("CONTENT_PARTS", TokenizeRequest, FIELDS["CONTENT_PARTS"][1]),
     ("LOGIT_BIAS", ChatRequest, lambda n: {"logit_bias": {"1": -n}}),
     ("PENALTY", ChatRequest, lambda n: {"presence_penalty": -n}),
@@ -79,6 +85,7 @@ BASES = {
     ChatRequest: {"messages": HELLO},
     CompletionRequest: {"prompt": "a"},
     ResponsesRequest: {"input": "a"},
+    MessagesRequest: {"messages": HELLO, "max_tokens": 1},
     TokenizeRequest: {"messages": HELLO},
 }
 ELSEWHERE = {

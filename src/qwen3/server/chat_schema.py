@@ -51,8 +51,9 @@ _MESSAGE = {
 
 
 def _check_message(message: dict[str, Any]) -> dict[str, Any]:
-    if isinstance(content := message.get("content"), list) and len(content) > limits.CONTENT_PARTS:
-        raise ValueError(f"content has {len(content)} parts, more than {limits.CONTENT_PARTS}")
+    for key, limit in (("content", limits.CONTENT_PARTS), ("tool_calls", limits.TOOL_CALLS)):
+        if isinstance(items := message.get(key), list) and len(items) > limit:
+            raise ValueError(f"{key} has {len(items):,} items, and {limit:,} are allowed")
     return message
 
 

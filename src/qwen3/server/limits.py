@@ -15,10 +15,14 @@ JSON_DEPTH = 64
 REQUEST_ID_CHARS = 64
 """Of an X-Request-Id that a client chooses."""
 LABEL_CHARS = 256
-"""Of a model's name, a user, a cache salt."""
+"""Of a name that has an effect: a model's, a schema's, a cache salt."""
+IDLE_LABEL_CHARS = 4096
+"""Of a label without effect, such as a user."""
 
 MESSAGES = 4096
 CONTENT_PARTS = 4096
+"""Of one message."""
+TOOL_CALLS = 4096
 """Of one message."""
 TOOLS = 128
 TOOL_NAME_CHARS = 128

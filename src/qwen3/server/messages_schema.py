@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from qwen3.grammar import Constraint
 from qwen3.server import limits
-from qwen3.server.schemas import Label, Schema, StopStrings, Strict, TokenLimit, Tokens, cuts, refused
+from qwen3.server.schemas import IdleLabel, Label, Schema, StopStrings, Strict, TokenLimit, Tokens, cuts, refused
 
 
 class TextBlock(Strict):
@@ -136,6 +136,10 @@ class OutputConfig(Strict):
     format: JsonSchemaFormat | None = None
 
 
+class Metadata(Strict):
+    user_id: IdleLabel | None = None
+
+
 class PromptRequest(Strict):
     """What decides the prompt, and so how many tokens it has: `POST /v1/messages/count_tokens`."""
 
@@ -194,6 +198,10 @@ class MessagesRequest(PromptRequest):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=limits.TOKENS)] | None = Field(None, description="0 or -1 for all tokens.")
     output_config: OutputConfig | None = None
+
+    # Without effect.
+    metadata: Metadata | None = None
+    service_tier: IdleLabel | None = None
 
     @model_validator(mode="after")
     def _the_budget_leaves_an_answer(self) -> Self:

@@ -13,7 +13,18 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from qwen3.grammar import Constraint
 from qwen3.server import limits
-from qwen3.server.schemas import Label, ReasoningEffort, Schema, Seed, Strict, TokenLimit, Tokens, cuts, refused
+from qwen3.server.schemas import (
+    IdleLabel,
+    Label,
+    ReasoningEffort,
+    Schema,
+    Seed,
+    Strict,
+    TokenLimit,
+    Tokens,
+    cuts,
+    refused,
+)
 
 
 class TextPart(Strict):
@@ -192,7 +203,10 @@ class ResponsesRequest(Strict):
     truncation: Literal["auto", "disabled"] | None = Field(None, description="Nothing is ever left out of a prompt.")
     store: bool | None = Field(None, description="Nothing is stored.")
     include: list[str] | None = None
-    user: Label | None = None
+    user: IdleLabel | None = None
+    service_tier: IdleLabel | None = None
+    safety_identifier: IdleLabel | None = None
+    prompt_cache_key: IdleLabel | None = None
 
     background: Annotated[Literal[False], Field(description="There is nothing to ask for the answer later.")] | None = (
         None

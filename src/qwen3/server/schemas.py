@@ -66,6 +66,7 @@ def as_list(value: Any) -> Any:
 Tokens = Annotated[int, Field(ge=0, le=limits.TOKENS)]
 TokenLimit = Annotated[int, Field(ge=1, le=limits.TOKENS)]
 Label = Annotated[str, Field(max_length=limits.LABEL_CHARS)]
+IdleLabel = Annotated[str, Field(max_length=limits.IDLE_LABEL_CHARS, description="Without effect.")]
 _Penalty = Annotated[float, Field(ge=-limits.PENALTY, le=limits.PENALTY)]
 _Repetition = Annotated[float, Field(ge=limits.REPETITION_PENALTY_MIN, le=limits.REPETITION_PENALTY)]
 Seed = Annotated[
@@ -202,12 +203,12 @@ class Common(Strict):
     timings_per_token: bool | None = Field(None, description="A stream's chunks have timings.")
 
     # Without effect: labels of the client's own, and hints for what this server does not have.
-    user: Label | None = None
+    user: IdleLabel | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
-    service_tier: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
+    service_tier: IdleLabel | None = None
+    safety_identifier: IdleLabel | None = None
+    prompt_cache_key: IdleLabel | None = None
 
     @field_validator("stream")
     @classmethod
