@@ -205,6 +205,7 @@ BOMB = {"type": "string", "pattern": "^(.|.{2}|.{3})*(.*[aeiou].{400}){3}z$"}
     [
         ("chat/completions", {"messages": HELLO, "json_schema": BOMB}),
         ("completions", {"prompt": "hello", "json_schema": BOMB}),
+        ("completions", {"prompt": "hello", "n": 2, "json_schema": BOMB}),
         ("responses", {"input": "hello", "text": {"format": {"type": "json_schema", "name": "a", "schema": BOMB}}}),
         (
             "messages",

@@ -85,7 +85,10 @@ def joined(batch: Batch) -> list[tuple[int, Any, list[TokenText]]]:
 
 async def _by_rules(batches: AsyncIterator[Batch]) -> AsyncIterator[Batch]:
     """The same batches. Raises ApiError where an answer could not go on by its rules: what is there of it must pass
-    neither for whole nor for one that a limit of tokens has cut, and another try would end likewise."""
+    neither for whole nor for one that a limit of tokens has cut, and another try would end likewise.
+
+    Of several answers to a request, one such ends all: no format has an error for a single choice, nor a
+    `finish_reason` that says so, and clients count on all that they asked for."""
     async for batch in batches:
         for i, (_, item) in enumerate(batch):
             if isinstance(item, Finished) and item.error:
