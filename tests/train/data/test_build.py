@@ -1,6 +1,7 @@
 """A build counts everything, gives the same bytes whoever runs it, and survives being killed at any moment."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,17 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qwen3.tokenizer import Tokenizer
 from qwen3.train.data import hub, labels
 from qwen3.train.data.build import Job, build
 from qwen3.train.data.dataset import Dataset
 from qwen3.train.data.errors import DataError
 from qwen3.train.data.sources import Source
+from qwen3.train.data.unit import build_unit
 
 from .conftest import make_documents, write_jsonl
 
 
 def content(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def stop(directory, indices):
+    """Runs no unit: Ctrl-C came first."""
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -86,10 +94,62 @@ def test_a_build_that_keeps_nothing_is_refused_and_leaves_nothing(job, tokenizer
     assert build(job, tokenizer, out).documents == 390
 
 
+def test_a_build_that_keeps_nothing_leaves_a_tokenizer_that_was_there(job, tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "tokenizer")
+    with pytest.raises(DataError, match="of 400 documents none stays"):
+        build(replace(job, keep=("education=9",)), Tokenizer.load(tmp_path / "tokenizer"), tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["tokenizer"]
+    assert Tokenizer.load(tmp_path / "tokenizer").vocab_size == tokenizer.vocab_size
+
+
 def test_after_a_mistake_that_the_first_unit_finds_the_same_place_can_be_built(job, tokenizer, tmp_path):
     with pytest.raises(DataError, match="education=high: the label education is a number"):
         build(replace(job, keep=("education=high",)), tokenizer, tmp_path)
     assert build(replace(job, keep=("source=tales",)), tokenizer, tmp_path).documents > 0
+
+
+def test_a_build_with_other_options_leaves_a_running_one_as_it_is(job, tokenizer, tmp_path):
+    first, second = replace(job, keep=("source=tales",)), replace(job, keep=("source=notes",))
+
+    def begin_second(directory, indices):
+        with pytest.raises(DataError, match="holds a build with another tokenizer, other sources or options"):
+            build(second, tokenizer, directory)
+        yield from (build_unit(directory, index) for index in indices)
+
+    made = build(first, tokenizer, tmp_path / "out", begin_second)
+    assert made == build(first, tokenizer, tmp_path / "alone")
+    assert set(made.counts["source"]) == {"tales"}
+
+
+def test_of_two_builds_that_begin_together_the_later_one_is_refused(job, tokenizer, tmp_path):
+    first, second = replace(job, keep=("source=tales",)), replace(job, keep=("source=notes",))
+    began = []
+
+    def begin_first(phase, done, total):
+        if phase == "reading" and not began:
+            began.append(phase)
+            with pytest.raises(KeyboardInterrupt):
+                build(first, tokenizer, tmp_path, stop)
+
+    with pytest.raises(DataError, match="holds a build with another tokenizer, other sources or options"):
+        build(second, tokenizer, tmp_path, progress=begin_first)
+    assert set(build(first, tokenizer, tmp_path).counts["source"]) == {"tales"}
+
+
+def test_a_unit_that_another_job_left_is_refused(job, tokenizer, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+
+    def stop_after_one(directory, indices):
+        yield build_unit(directory, indices[0])
+        raise KeyboardInterrupt
+
+    for each, directory in ((job, out), (replace(job, keep=("source=notes",)), other)):
+        with pytest.raises(KeyboardInterrupt):
+            build(each, tokenizer, directory, stop_after_one)
+    shutil.rmtree(out / "parts" / "000000")
+    (other / "parts" / "000000").rename(out / "parts" / "000000")
+    with pytest.raises(DataError, match="holds a build with another tokenizer, other sources or options"):
+        build(job, tokenizer, out)
 
 
 @pytest.mark.parametrize("value", [True, [1, 2], {}])
@@ -146,10 +206,6 @@ def test_another_build_in_the_same_place_is_refused(job, directory, tokenizer, t
 def test_sources_that_change_during_a_build_are_refused(job, tokenizer, tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", make_documents(50))
     job = replace(job, sources=(Source(str(path)),), unit_bytes=5_000)
-
-    def stop(directory, indices):
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         build(job, tokenizer, tmp_path / "out", stop)
     with pytest.raises(DataError, match="a build that is not finished: run it again"):

@@ -58,17 +58,25 @@ def build(
         return made
     plan = make_plan(job, digest, directory, progress)
     copy = directory / "tokenizer" / "tokenizer.json"
+    is_new = not copy.parent.exists()
     if not copy.exists() or sha256(copy) != tokenizer_hash:
         tokenizer.save(copy.parent)
     waiting = [index for index in range(len(plan.units)) if not part_of(directory, index).exists()]
     done = len(plan.units) - len(waiting)
     progress("units", done, len(plan.units))
-    for _ in (run_units or _run_here)(directory, waiting):
-        done += 1
-        progress("units", done, len(plan.units))
+    try:
+        for _ in (run_units or _run_here)(directory, waiting):
+            done += 1
+            progress("units", done, len(plan.units))
+    except Exception:
+        # As a mistake in the options ends: with nothing to go on with, other options may be tried in the same place.
+        if not any(part_of(directory, index).exists() for index in range(len(plan.units))):
+            (directory / PLAN).unlink(missing_ok=True)
+        raise
     if nothing := _why_nothing_stays(plan, directory):
         # Neither a data set nor anything to go on with.
-        shutil.rmtree(copy.parent)
+        if is_new:
+            shutil.rmtree(copy.parent)
         _tidy(directory)
         raise DataError(nothing)
     made = assemble(plan, tokenizer, tokenizer_hash, directory, software, progress)
@@ -87,10 +95,11 @@ def _tidy(directory: Path) -> None:
 
 
 def _why_nothing_stays(plan: Plan, directory: Path) -> str:
-    """What dropped how much, if the units kept no document; else empty."""
+    """What dropped how much, if the units kept no document; else empty. DataError for a unit of another job."""
     incoming, dropped = 0, Counter[str]()
     for index in range(len(plan.units)):
         report = saved.read(part_of(directory, index) / "report.json", Report)
+        check_same(report.job_sha256, plan.job_sha256, directory)
         incoming += report.incoming.documents
         dropped.update({reason: drop.documents for reason, drop in report.dropped.items()})
     if not incoming:

@@ -71,15 +71,23 @@ def check_same(found: str, expected: str, directory: Path) -> None:
 
 
 def make_plan(job: Job, digest: str, directory: Path, progress: Progress) -> Plan:
-    """The plan in `directory`, or a new one: also where that of another job stopped before its first unit was done, as
-    a mistake in its options makes it. DataError if units of another job are there, or its files have changed."""
+    """The plan in `directory`, or a new one. DataError if it is of another job, which may be running, or if its files
+    have changed."""
     path = directory / PLAN
-    if path.exists():
-        plan = saved.read(path, Plan)
-        if plan.job_sha256 == digest or any(part_of(directory, index).exists() for index in range(len(plan.units))):
-            check_same(plan.job_sha256, digest, directory)
-            _check_unchanged(plan.files)
+    if not path.exists():
+        plan = _cut(job, digest, directory, progress)
+        # Files take long to read: another build may have begun meanwhile.
+        if not path.exists():
+            saved.write(path, plan)
             return plan
+    plan = saved.read(path, Plan)
+    check_same(plan.job_sha256, digest, directory)
+    _check_unchanged(plan.files)
+    return plan
+
+
+def _cut(job: Job, digest: str, directory: Path, progress: Progress) -> Plan:
+    """A new plan: every source on this disk, read once."""
     (directory / PARTS).mkdir(exist_ok=True)
     local = hub.local_sources(job.sources, directory / "raw", lambda count: progress("download", count, 0))
     found = [(file, number) for number, source in enumerate(local) for file in sources.find_files(source)]
@@ -92,9 +100,7 @@ def make_plan(job: Job, digest: str, directory: Path, progress: Progress) -> Pla
         raw, parts = sources.scan(file, number, index, unit_bytes)
         files.append(raw)
         spans += [(span, sources.unpacked_bytes(file) // len(parts)) for span in parts]
-    plan = Plan(digest, replace(job, sources=tuple(local)), tuple(files), tuple(_units(spans, unit_bytes)))
-    saved.write(path, plan)
-    return plan
+    return Plan(digest, replace(job, sources=tuple(local)), tuple(files), tuple(_units(spans, unit_bytes)))
 
 
 def _units(spans: Iterable[tuple[Span, int]], unit_bytes: int) -> Iterator[Unit]:

@@ -30,6 +30,8 @@ MALFORMED = "malformed"
 class Report:
     """What became of one unit. `labels` are the columns of its rows: words in the order of their codes, or None."""
 
+    job_sha256: str
+    """Of the plan that the worker read."""
     incoming: Drop
     dropped: dict[str, Drop]
     labels: dict[str, tuple[str, ...] | None]
@@ -86,7 +88,8 @@ class _Unit:
         described = {label: codes and tuple(codes) for label, codes in self.codes.items()}
         np.save(directory / "shard.npy", np.array(self.rows, row_dtype(described)))
         np.save(directory / "fingerprints.npy", np.array(self.fingerprints, duplicates.FINGERPRINT))
-        saved.write(directory / "report.json", Report(self.incoming, dict(self.dropped), described))
+        report = Report(self.plan.job_sha256, self.incoming, dict(self.dropped), described)
+        saved.write(directory / "report.json", report)
 
     def _judge(self, record: Record | Malformed, file: int, source: Source) -> tuple | None:
         """Ids, row and hash of a document; None if it is dropped."""
