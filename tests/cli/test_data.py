@@ -67,6 +67,39 @@ def test_trace_takes_the_stages_of_a_recipe(qwen3, directory, tmp_path):
     assert "no stage 'fourth'" in qwen3("data", "trace", directory, "--step", "0", "--stage", "fourth").output
 
 
+@pytest.mark.parametrize("made", ["[]", "[1, 2]", "None", "Stage('mine', 64, 128)", "[Stage('mine', 64, 128), 1]"])
+def test_trace_says_what_stages_must_return(qwen3, directory, tmp_path, made):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(f"from qwen3.train.data.stage import Stage\ndef stages(): return {made}\n")
+    shown = qwen3("data", "trace", directory, "--step", "0", "--recipe", recipe, "--stage", "mine").output
+    assert "stages() must return a list of qwen3.train.data.stage.Stage objects" in shown
+
+
+def test_trace_refuses_a_variant_that_nothing_takes(qwen3, directory, tmp_path):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text("from qwen3.train.data.stage import Stage\ndef stages(): return [Stage('mine', 64, 128)]\n")
+    run = ("data", "trace", directory, "--step", "0", "--variant", "4B")
+    assert "--variant is for a function recipe()" in qwen3(*run, "--recipe", recipe, "--stage", "mine").output
+    assert "name it by --recipe" in qwen3(*run).output
+
+
+def test_trace_runs_a_recipe_once(qwen3, directory, tmp_path):
+    recipe = tmp_path / "recipe.py"
+    whole = f"import runpy\nrecipe = runpy.run_path({str(RECIPES / 'pretrain.py')!r})['recipe']\n"
+    recipe.write_text(f"print('the file runs')\n{whole}")
+    run = ("data", "trace", directory, "--step", "0", "--recipe", recipe, "--variant", "0.6B", "--stage", "fourth")
+    assert qwen3(*run).output.count("the file runs") == 1
+
+
+def test_a_mistyped_path_is_not_asked_of_the_hub(qwen3, directory, corpus, tmp_path):
+    typo = tmp_path / "typo"
+    for command in (
+        ("data", "build", corpus, "--out", tmp_path / "other", "--tokenizer", typo),
+        ("train", "experts", typo, directory),
+    ):
+        assert "so it is not looked for on the hub" in qwen3(*command).output
+
+
 def test_trace_takes_a_recipe_for_training_with_its_seed(qwen3, directory, tmp_path):
     from qwen3.train.data.dataset import Dataset
     from qwen3.train.data.stage import Stage, StageData

@@ -10,7 +10,7 @@ import torch
 from training import state
 
 from qwen3.checkpoint.load import load_model
-from qwen3.cli.train import load_recipe
+from qwen3.cli.recipe_file import load_recipe
 from qwen3.cli.train import run_recipe as train
 from qwen3.config import ModelConfig
 from qwen3.tokenizer import Tokenizer

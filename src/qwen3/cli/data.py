@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from qwen3.cli import options
 from qwen3.cli.report import readable_bytes, table
 
 if TYPE_CHECKING:
-    from qwen3.tokenizer import Tokenizer
     from qwen3.train.data.dataset import Dataset
     from qwen3.train.data.manifest import Manifest
     from qwen3.train.data.sources import Source
@@ -80,6 +78,7 @@ def build(
       qwen3 data build corpus/*.jsonl.gz --out data/general --keep "education>=1" --keep "repetition<=0.3"
       qwen3 data build hf://HuggingFaceFW/fineweb-edu?config=sample-10BT --tokenizer Qwen/Qwen3-0.6B-Base --out data/web
     """
+    from qwen3.tokenizer import Tokenizer
     from qwen3.train.data import labels as labellers
     from qwen3.train.data import workers as where
     from qwen3.train.data.build import Job
@@ -95,12 +94,13 @@ def build(
         skip_malformed=skip_malformed,
         unit_bytes=unit_mib << 20,
     )
+    chosen = Tokenizer.load(options.find(tokenizer, weights=False))
     if not (out / "manifest.json").exists():
         _tell_left_out(job.sources)
     run_units = where.ray_cluster() if ray else where.processes(workers or os.cpu_count() or 1)
     try:
         with _progress() as show:
-            made = build_dataset(job, _load_tokenizer(tokenizer), out, run_units, show, f"qwen3 {__version__}")
+            made = build_dataset(job, chosen, out, run_units, show, f"qwen3 {__version__}")
     except KeyboardInterrupt:
         print("stopped; the same command goes on from there", file=sys.stderr)
         raise
@@ -163,16 +163,19 @@ def trace(
     """
     import numpy as np
 
+    from qwen3.cli.recipe_file import load_data_stage
     from qwen3.train.data.dataset import Dataset
     from qwen3.train.data.stage import StageData
 
     dataset = Dataset(directory)
+    if recipe is None and variant is not None:
+        raise ValueError("--variant is what a recipe is called with: name it by --recipe")
     if recipe is None:
         chosen, own_seed = _built_in_stage(stage, sequence_length, tokens_per_step), 0
     elif sequence_length or tokens_per_step:
         raise ValueError("--sequence-length and --tokens-per-step are for built-in stages; a recipe's are its own")
     else:
-        chosen, own_seed = _stage_of(recipe, variant, stage)
+        chosen, own_seed = load_data_stage(recipe, variant, stage)
     steps = StageData(dataset, chosen, own_seed if seed is None else seed)
     rows = steps.rows(step)
     digest = steps.digest(step)
@@ -259,23 +262,6 @@ def _built_in_stage(name: str, sequence_length: int | None, tokens_per_step: int
     return STAGES[name](**{option: value for option, value in given.items() if value is not None})
 
 
-def _stage_of(path: Path, variant: str | None, name: str) -> tuple[Stage, int]:
-    """What the stage `name` of a file's `stages()` or `recipe()` reads, and the seed of the run."""
-    from qwen3.cli.train import load_recipe
-    from qwen3.train.data.stage import Stage
-
-    make = runpy.run_path(str(path)).get("stages") if path.is_file() else None
-    if callable(make):
-        stages, seed = {each.name: each for each in make() if isinstance(each, Stage)}, 0
-    else:
-        made = load_recipe(path, variant)
-        stages, seed = {each.name: each.shards.stage for each in made.stages if each.shards}, made.seed
-    if name not in stages:
-        there = f"it has {', '.join(stages)}" if stages else "none of its stages reads a data set"
-        raise ValueError(f"{path} has no stage {name!r}; {there}")
-    return stages[name], seed
-
-
 def _tell_left_out(given: Iterable[Source]) -> None:
     """On stderr, which files of directories are of no format that is read."""
     from qwen3.train.data import sources
@@ -285,14 +271,6 @@ def _tell_left_out(given: Iterable[Source]) -> None:
             names = ", ".join(map(str, files[:5]))
             more = f" and {len(files) - 5:,} more" if len(files) > 5 else ""
             print(f"{source.location}: left out {names}{more}: not {', '.join(sources.FORMATS)}", file=sys.stderr)
-
-
-def _load_tokenizer(name: str) -> Tokenizer:
-    from qwen3.checkpoint.hub import resolve
-    from qwen3.tokenizer import Tokenizer
-
-    path = Path(name)
-    return Tokenizer.load(path if path.exists() else resolve(name, weights=False))
 
 
 def _print_inspection(dataset: Dataset, by: list[str], top: int, examples: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import signal
 import sys
 from collections.abc import Iterator
@@ -69,6 +68,7 @@ def run_recipe(
     Several processes or devices: torchrun --nproc-per-node N -m qwen3 train RECIPE.py. How they share the work may
     change between two starts. The curves of a run as SVG: qwen3 train plot RUN.
     """
+    from qwen3.cli.recipe_file import load_recipe
     from qwen3.train.layout import Layout
 
     chosen = load_recipe(recipe, variant)
@@ -117,14 +117,12 @@ def experts(
     \b
       qwen3 train experts runs/moe/model data/web --label language --where 'bucket<10'
     """
-    from qwen3.checkpoint.hub import resolve
     from qwen3.checkpoint.load import load_model
     from qwen3.train import charts
     from qwen3.train.data.dataset import Dataset
     from qwen3.train.specialisation import choices
 
-    where_model = Path(model) if Path(model).exists() else resolve(model)
-    found = choices(load_model(where_model), Dataset(data), label, tuple(where or ()), tokens)
+    found = choices(load_model(options.find(model)), Dataset(data), label, tuple(where or ()), tokens)
     special, balance = found.specialisation, found.balance
     most = int(special.argmax())
     if chart:
@@ -144,19 +142,6 @@ def experts(
     print_sections({"specialisation by sparse layer": layers, preferred: favourites.items()})
     if chart:
         print(f"the chart is in {chart}")
-
-
-def load_recipe(path: Path, variant: str | None = None) -> Recipe:
-    """The recipe that `path` defines. Runs the file; ValueError if it does not define one."""
-    from qwen3.train.recipe import Recipe
-
-    if not path.is_file():
-        raise ValueError(f"no recipe at {path}: name a Python file with a function recipe()")
-    make = runpy.run_path(str(path)).get("recipe")
-    made = make(*([] if variant is None else [variant])) if callable(make) else None
-    if not isinstance(made, Recipe):
-        raise ValueError(f"{path} has no function recipe() that returns a qwen3.train.recipe.Recipe")
-    return made
 
 
 def run(
