@@ -14,11 +14,9 @@ import typer
 
 from qwen3 import __version__
 from qwen3.cli import options
-from qwen3.cli.report import readable_bytes, table
+from qwen3.cli.report import table
 
 if TYPE_CHECKING:
-    from qwen3.train.data.dataset import Dataset
-    from qwen3.train.data.manifest import Manifest
     from qwen3.train.data.sources import Source
     from qwen3.train.data.stage import Stage
 
@@ -120,6 +118,7 @@ def inspect(
     as_json: options.Json = False,
 ) -> None:
     """What a data set holds: sources, shares by label, what was dropped and why."""
+    from qwen3.cli.inspection import print_inspection
     from qwen3.train.data.dataset import Dataset
 
     dataset = Dataset(directory)
@@ -129,7 +128,7 @@ def inspect(
     if as_json:
         print((directory / "manifest.json").read_text(encoding="utf-8"), end="")
         return
-    _print_inspection(dataset, by or [], top, examples)
+    print_inspection(dataset, by or [], top, examples)
     if verify:
         print("every byte is as the manifest says")
 
@@ -163,6 +162,7 @@ def trace(
     """
     import numpy as np
 
+    from qwen3.cli.inspection import preview
     from qwen3.cli.recipe_file import load_data_stage
     from qwen3.train.data.dataset import Dataset
     from qwen3.train.data.stage import StageData
@@ -203,7 +203,7 @@ def trace(
     from rich.console import Console
 
     console = Console()
-    preview = [_preview(dataset, piece["document"], piece["first_token"]) for piece in pieces[:limit]]
+    previews = [preview(dataset, piece["document"], piece["first_token"]) for piece in pieces[:limit]]
     console.print(
         table(
             f"{chosen.name}, step {step}: {len(pieces):,} pieces in {len(rows):,} rows of {chosen.row:,} tokens",
@@ -216,7 +216,7 @@ def trace(
                     f"{piece['first_token']:,}-{piece['last_token']:,} of {piece['of_tokens']:,}",
                     text,
                 )
-                for piece, text in zip(pieces, preview, strict=False)
+                for piece, text in zip(pieces, previews, strict=False)
             ],
         )
     )
@@ -271,87 +271,6 @@ def _tell_left_out(given: Iterable[Source]) -> None:
             names = ", ".join(map(str, files[:5]))
             more = f" and {len(files) - 5:,} more" if len(files) > 5 else ""
             print(f"{source.location}: left out {names}{more}: not {', '.join(sources.FORMATS)}", file=sys.stderr)
-
-
-def _print_inspection(dataset: Dataset, by: list[str], top: int, examples: int) -> None:
-    from rich.console import Console
-
-    console, made = Console(), dataset.manifest
-    raw = sum(file.bytes for file in made.files)
-    print(f"{made.documents:,} documents, {made.tokens:,} tokens in {len(made.shards):,} shards")
-    print(f"from {made.incoming.documents:,} documents in {len(made.files):,} files ({readable_bytes(raw)})")
-    print(
-        f"tokenizer of {made.vocab_size:,} ids, SHA-256 {made.tokenizer_sha256[:16]}; tokens {made.tokens_sha256[:16]}"
-    )
-    origins = [
-        (each.name or "(by record)", each.license or "(by record)", each.url, each.commit[:12], each.location)
-        for each in made.sources
-    ]
-    console.print(table("sources", ("name", "license", "URL", "commit", "location"), origins))
-    for label in by or list(made.counts):
-        console.print(_shares(dataset, label, top))
-    if not by:
-        console.print(_numbers(dataset))
-    console.print(_drops(made))
-    for document in _spread(len(dataset), examples):
-        text = _preview(dataset, document, 0, 64)
-        print(f"document {document:,} ({dataset.word('source', document)}): {text}")
-
-
-def _shares(dataset: Dataset, label: str, top: int) -> Any:
-    import numpy as np
-
-    words = dataset.manifest.labels.get(label)
-    column = dataset.column(label)
-    values, codes = np.unique(column if words is not None else np.floor(column), return_inverse=True)
-    documents, tokens = np.bincount(codes), np.bincount(codes, dataset.lengths).astype(int)
-    names = [words[value] if words is not None else f"{value:g}" for value in values.tolist()]
-    order = np.argsort(-tokens, kind="stable")
-    rows = [
-        (names[at], f"{documents[at]:,}", f"{tokens[at]:,}", f"{tokens[at] / max(1, tokens.sum()):.2%}")
-        for at in order[:top].tolist()
-    ]
-    if len(order) > top:
-        rest = order[top:]
-        share = tokens[rest].sum() / tokens.sum()
-        rows.append((f"{len(rest):,} more", f"{documents[rest].sum():,}", f"{tokens[rest].sum():,}", f"{share:.2%}"))
-    return table(label, ("value", "documents", "tokens", "share"), rows)
-
-
-def _numbers(dataset: Dataset) -> Any:
-    import numpy as np
-
-    rows = []
-    for label in ["tokens", *(label for label, words in dataset.manifest.labels.items() if words is None)]:
-        if len(column := dataset.column(label)):
-            low, middle, high = np.quantile(column, (0.1, 0.5, 0.9))
-            rows.append((label, *(f"{value:,.4g}" for value in (column.min(), low, middle, high, column.max()))))
-    return table("numbers", ("label", "least", "10%", "median", "90%", "most"), rows)
-
-
-def _drops(made: Manifest) -> Any:
-    rows = []
-    for reason, drop in made.dropped.items():
-        share = drop.documents / max(1, made.incoming.documents)
-        first = drop.examples[0]
-        place = f"{Path(made.files[first.file].path).name}, record {first.record:,}: {_one_line(first.text, 50)}"
-        rows.append((reason, f"{drop.documents:,}", f"{share:.2%}", f"{drop.characters:,}", place))
-    return table("dropped", ("reason", "documents", "share", "characters", "first"), rows)
-
-
-def _preview(dataset: Dataset, document: int, first: int, tokens: int = 16) -> str:
-    ids = dataset.document(document)[first : first + tokens].tolist()
-    return _one_line(dataset.tokenizer.decode(ids), 4 * tokens)
-
-
-def _one_line(text: str, width: int) -> str:
-    from rich.markup import escape
-
-    return escape(" ".join(text.split())[:width])
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    return sorted({count * (2 * number + 1) // (2 * wanted) for number in range(wanted)}) if count else []
 
 
 @contextmanager
