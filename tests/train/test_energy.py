@@ -2,10 +2,11 @@
 
 import ctypes
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from qwen3.train.energy import CpuTime, Nvml, Rapl, meters
+from qwen3.train.energy import NVML_FUNCTIONS, CpuTime, Nvml, Rapl, meters
 
 
 def powercap(root, **domains):
@@ -83,6 +84,20 @@ def test_a_gpu_without_a_counter_of_its_own_is_left_out(library, tmp_path, monke
 
     monkeypatch.setattr(ctypes, "CDLL", load)
     assert list(meters(["GPU-a"], root=tmp_path)) == ["cpu"]
+
+
+@pytest.mark.parametrize("name", NVML_FUNCTIONS)
+def test_a_library_that_lacks_a_function_is_no_meter(name, tmp_path, monkeypatch):
+    functions = {each: getattr(Library(), each) for each in NVML_FUNCTIONS if each != name}
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(**functions))
+    assert list(meters(["GPU-a"], root=tmp_path)) == ["cpu"]
+
+
+def test_a_mistake_in_the_meter_itself_is_not_taken_for_a_missing_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
+    monkeypatch.delattr(Nvml, "_millijoules")
+    with pytest.raises(AttributeError, match="_millijoules"):
+        meters(["GPU-a"], root=tmp_path)
 
 
 def test_a_gpu_that_the_driver_does_not_know_is_left_out(tmp_path, monkeypatch):

@@ -20,6 +20,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 POWERCAP = Path("/sys/class/powercap")
+NVML_FUNCTIONS = (
+    "nvmlInit_v2",
+    "nvmlDeviceGetHandleByUUID",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetTotalEnergyConsumption",
+)
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,9 @@ class Nvml:
         OSError where there is no NVIDIA driver, and for a GPU without a counter of its own.
         """
         self._nvml = library or ctypes.CDLL("libnvidia-ml.so.1")
+        # A library that is there may still be a stand-in.
+        if lacking := [name for name in NVML_FUNCTIONS if not hasattr(self._nvml, name)]:
+            raise OSError(f"NVML: its library has no {lacking[0]}: the energy of GPUs cannot be measured")
         self._check(self._nvml.nvmlInit_v2(), "nvmlInit")
         self._handles = []
         for uuid in uuids:
@@ -153,8 +162,7 @@ def meters(
     processes on one machine, one has `reads_machine`; where RAPL is readable the others leave the CPU to it."""
     found: dict[str, Meter] = {}
     if gpus:
-        # A library that is there may still be a stand-in that lacks a function.
-        with suppress(OSError, AttributeError):
+        with suppress(OSError):
             found["gpu"] = Nvml(gpus)
     if not readable_domains(root):
         found["cpu"] = CpuTime(watts_per_core)
