@@ -1,7 +1,8 @@
 """Ledgers of made-up runs, with a meter that can be foretold."""
 
 from qwen3.presets import PRESETS
-from qwen3.train.ledger import Hardware, Ledger
+from qwen3.train.ledger import Hardware
+from qwen3.train.ledger_writer import LedgerWriter
 
 MACHINE = Hardware("a processor", 4, 2**34)
 
@@ -24,7 +25,7 @@ class Steady:
 
 def begin(run, step, **options):
     options = {"recipe_sha256": "r" * 64, "meters": {"cpu": Steady()}, "hardware": MACHINE} | options
-    return Ledger(run, step, name="tiny", software="qwen3 0.1.0", config=PRESETS["Qwen3-0.6B"], **options)
+    return LedgerWriter(run, step, name="tiny", software="qwen3 0.1.0", config=PRESETS["Qwen3-0.6B"], **options)
 
 
 def work(book, first, last, *, stage="general", tokens=100, skipped=""):

@@ -62,6 +62,7 @@ LIGHT = {
     "qwen3.train.flops": set(),
     "qwen3.train.layout": set(),
     "qwen3.train.ledger": set(),
+    "qwen3.train.ledger_writer": set(),
     "qwen3.train.plan": set(),
     "qwen3.train.recipe": set(),
     "qwen3.train.scaling": set(),

@@ -31,7 +31,8 @@ from qwen3.train.data.dataset import Dataset
 from qwen3.train.data.stage import StageData
 from qwen3.train.distribute import World
 from qwen3.train.energy import meters
-from qwen3.train.ledger import Ledger, Parent
+from qwen3.train.ledger import Parent
+from qwen3.train.ledger_writer import LedgerWriter, this_machine
 from qwen3.train.recipe import Recipe
 from qwen3.train.trainer import StepReport
 
@@ -59,17 +60,17 @@ class Bookkeeper:
             "recipe_sha256": recipe.digest,
             "config": replace(recipe.model, rope_parameters=RopeParameters(recipe.rope_theta(len(recipe.stages) - 1))),
             "meters": meters(gpus, watts_per_core=watts_per_core, reads_machine=is_first_on_machine),
-            "hardware": ledger.this_machine((world.device_name,) if is_gpu else (), has_cores=is_first_on_machine),
+            "hardware": this_machine((world.device_name,) if is_gpu else (), has_cores=is_first_on_machine),
             "parent": parent,
             "rank": world.rank,
             "attempt": _shared_name(world),
             "began": time.monotonic(),
         }
-        self._ledger: Ledger | None = None
+        self._ledger: LedgerWriter | None = None
 
     def step(self, report: StepReport) -> None:
         if self._ledger is None:
-            self._ledger = Ledger(self._run, report.step - 1, **self._options)
+            self._ledger = LedgerWriter(self._run, report.step - 1, **self._options)
         if self._rank:
             self._ledger.record(report.step, stage=report.stage, tokens=0, trained_tokens=0, flops=0)
             return
