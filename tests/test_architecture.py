@@ -25,6 +25,7 @@ LIGHT = {
     "qwen3.tokenizer": {"tokenizers"},
     "qwen3.chat": {"jinja2"},
     "qwen3.grammar": {"llguidance"},
+    "qwen3.multiples": set(),
     "qwen3.checkpoint.generation_config": set(),
     "qwen3.checkpoint.directory": set(),
     "qwen3.checkpoint.drift": set(),

@@ -7,6 +7,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from qwen3 import grammar
 from qwen3.grammar import MAX_SOURCE_BYTES, Constraint, GrammarError, Grammars
 from qwen3.tokenizer import CONTROL_TOKENS, Tokenizer
 from qwen3.train import bbpe
@@ -108,6 +109,38 @@ def test_keywords_that_ask_for_nothing_do_not_stop_a_schema(grammars, value):
     grammars.compile(schema(value))
 
 
+NAMES = {"$defs": {"a": {"multipleOf": 997}, "b": {"multipleOf": 991}}}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"properties": {f"p{number}": {"multipleOf": number} for number in (0.01, 12, 45, 7, 11)}},
+        {"properties": {f"p{number}": {"multipleOf": number} for number in (7, 11, 13, 17, 19, 23)}},
+        {"properties": {"seconds": {"multipleOf": 86_400}, "days": {"multipleOf": 7}}},
+        {"type": "integer", "multipleOf": 65_536},
+        {"type": "integer", "multipleOf": 1_000_000_000},
+        {"anyOf": [{"multipleOf": 997}, {"multipleOf": 991}]},
+        {"allOf": [{"multipleOf": 0.01}, {"multipleOf": 0.5}, {"multipleOf": 9973}]},
+        {**NAMES, "properties": {"a": {"$ref": "#/$defs/a"}, "b": {"$ref": "#/$defs/b"}}},
+        {**NAMES, "properties": {"a": {"$ref": "#/$defs/a"}, "b": {"$ref": "#/$defs/b"}, "next": {"$ref": "#"}}},
+        {**NAMES, "allOf": [{"$ref": "#/$defs/a"}], "description": "a"},
+        {"type": "object", "default": {"multipleOf": 123_457}, "examples": [{"multipleOf": 123_457}]},
+        {"enum": [{"multipleOf": 123_457}]},
+        {"const": {"multipleOf": 123_457}},
+    ],
+)
+def test_multiples_that_take_little_are_not_refused(grammars, value):
+    started = time.thread_time()
+    grammars.compile(schema(value))
+    assert time.thread_time() - started < 1
+
+
+def test_a_property_named_like_a_keyword_of_data_is_followed(grammars):
+    with pytest.raises(GrammarError, match="multipleOf"):
+        grammars.compile(schema({"properties": {"default": {"multipleOf": 99_991_000}}}))
+
+
 def test_a_constant_that_looks_like_a_schema_stays_as_it_is(grammars, tokenizer):
     value = {"const": {"format": "int32", "minLength": 2, "then": 1}}
     assert accepts(grammars, tokenizer, schema(value), '{"format": "int32", "minLength": 2, "then": 1}')
@@ -207,10 +240,40 @@ def test_a_token_that_is_not_allowed_is_an_error_that_stays(grammars, tokenizer)
 
 
 def test_an_answer_can_go_on_from_what_is_written(grammars, tokenizer):
-    grammar = grammars.compile(Constraint("choice", ["yes, sir", "no"]))
-    assert tokenizer.decode(grammar.matcher("yes").forced()) == ", sir"
+    yes_or_no = grammars.compile(Constraint("choice", ["yes, sir", "no"]))
+    assert tokenizer.decode(yes_or_no.matcher("yes").forced()) == ", sir"
     with pytest.raises(GrammarError, match="to be continued"):
-        grammar.matcher("maybe")
+        yes_or_no.matcher("maybe")
+
+
+def test_an_answer_is_not_refused_for_what_answers_before_it_used_up(tokenizer, monkeypatch):
+    monkeypatch.setitem(grammar._LIMITS, "max_lexer_states", 2000)
+    grammars = Grammars(tokenizer, VOCAB, [tokenizer.eos_id])
+    compiled = []
+    anew = grammars._compiled_anew
+    monkeypatch.setattr(grammars, "_compiled_anew", lambda source: compiled.append(source) or anew(source))
+    constraint, rng = Constraint("regex", "[ab]*a[ab]{18}c"), np.random.default_rng(0)
+    for _ in range(2):
+        generation = [grammars.compile(constraint).matcher() for _ in range(20)]
+        for matcher in generation:
+            text = "".join(rng.choice(["a", "b"], 60)) + "a" * 19 + "c"
+            for token in tokenizer.encode(text, control=False):
+                assert token in allowed(matcher.mask())
+                matcher.accept(token)
+            assert matcher.is_complete, matcher.error
+    assert len(set(compiled)) == 1 < len(compiled)
+
+
+def test_an_answer_that_takes_too_much_by_itself_is_refused_and_the_next_is_not(tokenizer, monkeypatch):
+    monkeypatch.setitem(grammar._LIMITS, "max_lexer_states", 500)
+    grammars = Grammars(tokenizer, VOCAB, [tokenizer.eos_id])
+    constraint, rng = Constraint("regex", "[ab]*a[ab]{18}c"), np.random.default_rng(0)
+    matcher = grammars.compile(constraint).matcher()
+    for token in tokenizer.encode("".join(rng.choice(["a", "b"], 1000)), control=False):
+        matcher.mask()
+        matcher.accept(token)
+    assert "too many states" in matcher.error
+    assert accepts(grammars, tokenizer, constraint, "a" * 19 + "c")
 
 
 def nested(depth):
@@ -245,6 +308,26 @@ BOMBS = {
     "multiples": schema({"type": "integer", "multipleOf": 99_991_000}),
     "common multiple": schema({"type": "integer", "allOf": [{"multipleOf": 997}, {"multipleOf": 991}]}),
     "multiples in Lark": Constraint("grammar", 'start: %json {"items": {"multiple\\u004ff": 99991000}}'),
+    "multiple with zeros": schema({"type": "integer", "multipleOf": 9_991_000}),
+    "multiples with zeros": schema({"properties": {f"p{i}": {"multipleOf": (97 + i) * 1000} for i in range(70)}}),
+    "multiples of one value": schema({"allOf": [{"multipleOf": 99_991}, {"multipleOf": 1000}]}),
+    "multiples by name": schema(
+        {
+            "$defs": {"a": {"multipleOf": 997}, "b": {"multipleOf": 991}},
+            "allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}],
+        }
+    ),
+    "multiples of one property": schema(
+        {"allOf": [{"properties": {"a": {"multipleOf": 997}}}, {"properties": {"a": {"multipleOf": 991}}}]}
+    ),
+    "multiples by pattern": schema(
+        {"properties": {"a": {"multipleOf": 997}}, "patternProperties": {"^a": {"multipleOf": 991}}}
+    ),
+    "multiple beside a long number": Constraint(
+        "grammar", 'start: %json {"multipleOf": 99991000, "x": ' + "1" * 5000 + "}"
+    ),
+    "deep in Lark": Constraint("grammar", "start: %json " + "[" * 60_000),
+    "deep and long in Lark": Constraint("grammar", "start: %json " + "[" * 10**6),
     "long string": schema({"type": "string", "minLength": 10**8}),
     "deep GBNF": Constraint("grammar", "root ::= " + "(" * 100_000),
     "many rules of GBNF": Constraint("grammar", "root ::= " + " | ".join(f'"{i}" root' for i in range(9000))),
@@ -283,7 +366,8 @@ def test_a_bomb_is_refused_or_harmless_and_takes_no_time(grammars, tokenizer, bo
         ("json_schema", {"const": float("nan")}, "not JSON"),
         ("json_schema", {"$ref": "http://example.com/x"}, "example.com"),
         ("json_schema", {"uniqueItems": True}, "uniqueItems"),
-        ("json_schema", {"properties": {"a": {"multipleOf": 1001}, "b": {"multipleOf": 0.16}}}, "exceed 10,000"),
+        ("json_schema", {"properties": {"a": {"multipleOf": 50_021}, "b": {"multipleOf": 500.23}}}, "exceed 100,000"),
+        ("grammar", "start: %json " + "[" * 60_000, "nested too deeply"),
         ("regex", "(", "unclosed"),
         ("regex", "(?=a)b", "look-around"),
         ("choice", ["\ud800"], "string"),

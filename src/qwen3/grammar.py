@@ -15,18 +15,17 @@ It does not know about requests, the chat format, or how a token is drawn.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from qwen3 import multiples
 from qwen3.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -46,8 +45,6 @@ _LIMITS = {
     "max_grammar_size": 20_000,
     "verbose_errors": False,
 }
-# Of multipleOf, which becomes an automaton of about as many states that none of the limits above counts.
-_MAX_MULTIPLE = 10_000
 # They take the place of options that a schema brings along: its own could have keywords ignored, or space without end.
 _JSON_OPTIONS = {"whitespace_flexible": True, "whitespace_pattern": r"( |\n {0,16})?", "lenient": False}
 # What is not syntax in a Lark grammar: strings, comments, regular expressions.
@@ -115,6 +112,7 @@ class Grammars:
             case "regex":
                 return self._compile(LLMatcher.grammar_from_regex(constraint.value))
             case "grammar":
+                _check_size(constraint.value)
                 text = _in_lark(constraint.value)
                 if "<" in _LARK_LITERAL.sub("", text):
                     raise GrammarError("grammar: '<' outside of strings names a token, which a grammar may not do")
@@ -122,8 +120,10 @@ class Grammars:
 
     def compile_lark(self, text: str) -> Grammar:
         """Compile a Lark grammar that is trusted not to name tokens. Raises GrammarError."""
+        source = json.dumps({"grammars": [{"lark_grammar": text}]})
+        _check_size(source)
         _check_multiples(text)
-        return self._compile(json.dumps({"grammars": [{"lark_grammar": text}]}))
+        return self._compile(source)
 
     def bits(self, ids: frozenset[int]) -> np.ndarray:
         """A mask that allows `ids` only, of the format's few tokens; see `Matcher.mask`."""
@@ -134,25 +134,33 @@ class Grammars:
         return self._bits[ids]
 
     def _compile(self, source: str) -> Grammar:
-        from llguidance import LLMatcher, LLParserLimits
-
-        if len(source) > MAX_SOURCE_BYTES:
-            raise GrammarError(f"it takes {len(source):,} bytes, more than the {MAX_SOURCE_BYTES:,} allowed")
+        _check_size(source)
         with self._lock:
-            compiled = self._compiled.pop(source, None)
-            if compiled is None:
-                compiled = LLMatcher(self._ll_tokenizer, source, log_level=0, limits=LLParserLimits(**_LIMITS))
-                _raise_error(compiled)
-                # The first mask is where a grammar shows that it is too large to follow.
-                probe = compiled.deep_copy()
-                allows_something = any(probe.compute_bitmask())
-                _raise_error(probe)
-                if not allows_something:
-                    raise GrammarError("nothing matches it")
+            compiled = self._compiled.pop(source, None) or self._compiled_anew(source)
             self._compiled[source] = compiled
             while len(self._compiled) > _MAX_COMPILED:
                 self._compiled.popitem(last=False)
-        return Grammar(compiled, self._tokenizer, self._mask_bytes)
+        return Grammar(compiled, lambda: self._replaced(source, compiled), self._tokenizer, self._mask_bytes)
+
+    def _compiled_anew(self, source: str) -> LLMatcher:
+        from llguidance import LLMatcher, LLParserLimits
+
+        compiled = LLMatcher(self._ll_tokenizer, source, log_level=0, limits=LLParserLimits(**_LIMITS))
+        _raise_error(compiled)
+        # The first mask is where a grammar shows that it is too large to follow.
+        probe = compiled.deep_copy()
+        allows_something = any(probe.compute_bitmask())
+        _raise_error(probe)
+        if not allows_something:
+            raise GrammarError("nothing matches it")
+        return compiled
+
+    def _replaced(self, source: str, worn: LLMatcher) -> LLMatcher:
+        """The same compiled anew, for one answer; the next to ask for it do not get the worn one either."""
+        with self._lock:
+            if self._compiled.get(source) is worn:
+                del self._compiled[source]
+        return self._compiled_anew(source)
 
     @cached_property
     def _ll_tokenizer(self) -> LLTokenizer:
@@ -191,12 +199,14 @@ class _Vocabulary:
 class Grammar:
     """A compiled grammar, from which each answer takes a matcher."""
 
-    def __init__(self, pristine: LLMatcher, tokenizer: Tokenizer, mask_bytes: int) -> None:
-        self._pristine, self._tokenizer, self._mask_bytes = pristine, tokenizer, mask_bytes
+    def __init__(
+        self, pristine: LLMatcher, anew: Callable[[], LLMatcher], tokenizer: Tokenizer, mask_bytes: int
+    ) -> None:
+        self._pristine, self._anew, self._tokenizer, self._mask_bytes = pristine, anew, tokenizer, mask_bytes
 
     def matcher(self, written: str = "") -> Matcher:
         """A matcher of an answer that begins with `written`. Raises GrammarError where it cannot."""
-        matcher = Matcher(self._pristine.deep_copy(), self._mask_bytes)
+        matcher = Matcher(self._pristine.deep_copy(), self._anew, self._mask_bytes)
         for token in self._tokenizer.encode(written, control=False):
             matcher.accept(token)
         if matcher.error:
@@ -211,21 +221,37 @@ class Matcher:
         error: why it can go no further, if a token did not match or following took too much work; else "".
     """
 
-    def __init__(self, matcher: LLMatcher, mask_bytes: int) -> None:
+    def __init__(self, matcher: LLMatcher, anew: Callable[[], LLMatcher], mask_bytes: int) -> None:
+        """`anew` compiles the grammar of `matcher` once more."""
         self._matcher, self._mask_bytes = matcher, mask_bytes
+        self._anew: Callable[[], LLMatcher] | None = anew
+        self._accepted: list[int] = []
 
     def mask(self) -> np.ndarray:
         """One bit for each logit, set where the token may come next: uint8 [ceil(V / 32) * 4], low bits first."""
-        return np.frombuffer(self._matcher.compute_bitmask(), np.uint8, self._mask_bytes)
+        return np.frombuffer(self._step(lambda matcher: matcher.compute_bitmask()), np.uint8, self._mask_bytes)
 
     def accept(self, token: int) -> None:
-        self._matcher.consume_token(token)
+        self._step(lambda matcher: matcher.consume_token(token))
+        self._accepted.append(token)
 
     def forced(self) -> list[int]:
         """The tokens that must follow whatever is drawn, spelt as the tokenizer would; they are accepted."""
-        tokens = self._matcher.compute_ff_tokens()
-        self._matcher.consume_tokens(tokens)
+        tokens = self._step(lambda matcher: matcher.compute_ff_tokens())
+        self._step(lambda matcher: matcher.consume_tokens(tokens))
+        self._accepted += tokens
         return tokens
+
+    def _step(self, step: Callable[[LLMatcher], Any]) -> Any:
+        """Copies of a compiled grammar share the lexer's states, which are bounded and only grow. Where other answers
+        have used them up this one goes on with its own, so that no answer depends on those before it."""
+        result = step(self._matcher)
+        if self._anew and "too many states" in self.error:
+            self._matcher, self._anew = self._anew(), None
+            for token in self._accepted:
+                self._matcher.consume_token(token)
+            result = step(self._matcher)
+        return result
 
     @property
     def is_complete(self) -> bool:
@@ -290,39 +316,18 @@ def json_rule(schema: Mapping[str, Any] | bool) -> str:
         raise GrammarError(f"the schema is not JSON: {error}") from None
 
 
+def _check_size(source: str) -> None:
+    if len(source) > MAX_SOURCE_BYTES:
+        raise GrammarError(f"it takes {len(source):,} bytes, more than the {MAX_SOURCE_BYTES:,} allowed")
+
+
 def _check_multiples(lark: str) -> None:
-    """Raises GrammarError if following every multipleOf of the schemas in a grammar would take too much memory."""
-    multiples = [abs(number) for schema in _schemas(lark) for number in _multiples(schema)]
-    # Those that hold together make one automaton, of their least common multiple.
-    if multiples and max(sum(multiples), math.lcm(*multiples)) > _MAX_MULTIPLE:
-        raise GrammarError(
-            f"multipleOf: the numbers without their trailing zeros, added up or their least common multiple, may not "
-            f"exceed {_MAX_MULTIPLE:,}; check larger ones afterwards"
-        )
-
-
-def _schemas(lark: str) -> Iterator[Any]:
-    for found in re.finditer(r"%json\s*", lark):
-        try:
-            yield json.JSONDecoder().raw_decode(lark, found.end())[0]
-        except ValueError:  # not a schema: the compiler says why
-            continue
-
-
-def _multiples(schema: Any) -> Iterator[int]:
-    """The digits of each multipleOf in it; ten times as much where zeros follow, which costs more."""
-    rest = [schema]
-    while rest:
-        value = rest.pop()
-        if isinstance(value, list):
-            rest += value
-        elif isinstance(value, dict):
-            rest += value.values()
-            number = value.get("multipleOf")
-            if type(number) in (int, float) and math.isfinite(number) and number:
-                _, digits, exponent = Decimal(str(number)).normalize().as_tuple()
-                digits = int("".join(map(str, digits)))
-                yield 10 * digits if exponent > 0 and digits > 1 else digits
+    try:
+        multiples.check(lark)
+    except RecursionError:
+        raise GrammarError("the schema is nested too deeply") from None
+    except ValueError as error:
+        raise GrammarError(str(error)) from None
 
 
 def _in_lark(text: str) -> str:
@@ -331,8 +336,6 @@ def _in_lark(text: str) -> str:
         return text
     from llguidance.gbnf_to_lark import gbnf_to_lark
 
-    if len(text) > MAX_SOURCE_BYTES:
-        raise GrammarError(f"it takes {len(text):,} bytes, more than the {MAX_SOURCE_BYTES:,} allowed")
     try:
         return gbnf_to_lark(text)
     except Exception as error:  # it raises bare ones, of its own, and RecursionError
