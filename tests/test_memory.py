@@ -16,6 +16,7 @@ from qwen3.memory import (
     CHUNKS,
     FORMATS,
     HEAD_BUFFER_BYTES,
+    HEAD_ROW_BLOCK,
     KV_FORMATS,
     MAX_CONTEXT,
     OPTIMIZERS,
@@ -29,7 +30,7 @@ from qwen3.memory import (
 from qwen3.model import CausalAttend, Qwen3
 from qwen3.model.transforms import PACKINGS, quantize_weights
 from qwen3.ops import PackedVector
-from qwen3.ops.cross_entropy import BUFFER_BYTES
+from qwen3.ops.cross_entropy import BUFFER_BYTES, ROW_BLOCK
 from qwen3.presets import PRESETS
 
 GIB = 2**30
@@ -216,8 +217,8 @@ def test_default_chunks_are_the_engines():
     assert {"cpu": TORCH_CHUNK, "cuda": GPU_CHUNK} == CHUNKS
 
 
-def test_the_heads_buffer_is_the_trainers():
-    assert HEAD_BUFFER_BYTES == BUFFER_BYTES
+def test_the_heads_buffer_and_block_are_the_trainers():
+    assert (HEAD_BUFFER_BYTES, HEAD_ROW_BLOCK) == (BUFFER_BYTES, ROW_BLOCK)
 
 
 @pytest.mark.parametrize("recompute", [False, True])

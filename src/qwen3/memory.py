@@ -23,8 +23,8 @@ from qwen3.quant.formats import FORMATS, KV_FORMATS, Format, ceil_div, choose, f
 MAX_CONTEXT = 262_144
 # Tokens of one step by device: the engine's prefill chunks.
 CHUNKS = {"cpu": 512, "cuda": 2048}
-# Of float32 logits at once in the trainer's loss.
-HEAD_BUFFER_BYTES = 1 << 28
+# Of float32 logits at once in the trainer's loss, and rows whose 16-bit gradients it adds at a time.
+HEAD_BUFFER_BYTES, HEAD_ROW_BLOCK = 1 << 28, 8192
 # What a process holds besides the model. cpu: Python with torch and this package imported (220 MiB) and what the
 # kernels set up on first use (30 MiB), Linux x86-64, torch 2.13. cuda: an allowance for driver context, kernels
 # and cuBLAS workspaces.
@@ -258,12 +258,7 @@ def estimate_training(
     # A layer's backward holds three gradients of the feed-forward's width, and what checkpointing computed again.
     width = max(shard.hidden_size, shard.moe_intermediate_size if shard.is_moe else shard.intermediate_size)
     layer = tokens * (3 * size * width + (max(layers) if checkpointing else 0))
-    # Beside the sum of its matrix's gradient so far, the head's holds the addend, with chunks of narrow weights also in
-    # float32, and either a buffer of logits, twice if they are narrow, or all float32 logits, their softmax and
-    # gradient.
-    logits = tokens * shard.vocab_size
-    head = (size if size == 4 or not chunked_head else size + 4) * shard.vocab_size * shard.hidden_size
-    head += min(HEAD_BUFFER_BYTES, 4 * logits) * (4 + size % 4) // 4 if chunked_head else 12 * logits
+    head = _head_bytes(shard, size, tokens, chunked_head)
     return Estimate(
         weights=weight_bytes(config, weights, tensor_parallel),
         gradients=(matrices + others) * (size + master),
@@ -285,6 +280,21 @@ def _saved_per_token(shard: ModelConfig, layer: int, size: int) -> int:
     # Each chosen expert keeps its input, output and weighted output beside the four feed-forward values.
     expert = size * (3 * D + 4 * shard.moe_intermediate_size)
     return attention + D * (norm + size) + 4 * E + shard.num_experts_per_tok * expert
+
+
+def _head_bytes(shard: ModelConfig, size: int, tokens: int, is_chunked: bool) -> int:
+    """The most that the loss holds at once beside its matrix's sum of gradients so far: the addend, and logits."""
+    matrix, logits = shard.vocab_size * shard.hidden_size, tokens * shard.vocab_size
+    if not is_chunked:
+        # float32 logits, their softmax and gradient.
+        return size * matrix + 12 * logits
+    # Narrow logits stand beside float32 ones.
+    buffers = min(HEAD_BUFFER_BYTES, 4 * logits) * (4 + size % 4) // 4
+    if size == 4 or 4 * logits <= HEAD_BUFFER_BYTES:
+        return size * matrix + buffers
+    # Several chunks' sum is float32: each adds a block of rows, narrow and as float32; a narrow copy comes in the end.
+    block = min(HEAD_ROW_BLOCK, shard.vocab_size) * shard.hidden_size
+    return 4 * matrix + max(buffers + (size + 4) * block, size * matrix)
 
 
 def _require_positive(**numbers: int) -> None:

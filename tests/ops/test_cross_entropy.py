@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from qwen3 import ops
+from qwen3.memory import estimate_training
 from qwen3.ops import cross_entropy, reference
+from qwen3.presets import PRESETS
 
 T, D, V = 37, 24, 300
 
@@ -60,16 +65,42 @@ def test_in_bfloat16_its_gradients_are_as_near_to_the_exact_ones_as_the_plain_fo
     assert all(a < max(1.3 * b, 0.01) for a, b in zip(narrow, plain, strict=True))
 
 
-def test_in_bfloat16_many_chunks_give_the_heads_gradient_of_one(monkeypatch):
+@pytest.fixture
+def mesh(tmp_path):
+    """A group of this process alone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("form", ["fused", "plain", "sharded"])
+def test_in_bfloat16_many_chunks_give_the_heads_gradient_of_one(form, monkeypatch, request):
     hidden, head, targets, weights = inputs(torch.bfloat16)
     hidden, targets, weights = hidden.detach().repeat(20, 1), targets.repeat(20), weights.repeat(20)
+    if form == "sharded":
+        head = distribute_tensor(head.detach(), request.getfixturevalue("mesh"), [Shard(0)]).requires_grad_()
     found = []
-    for tokens in (T, len(targets)):
+    for tokens in (1, len(targets)):
         in_chunks_of(tokens, monkeypatch)
-        (gradient,) = torch.autograd.grad(ops.weighted_loss(hidden, head, targets, weights), head)
-        found.append(gradient.float())
+        if form == "fused":
+            loss = ops.weighted_loss(hidden, head, targets, weights)
+        else:
+            loss = (ops.token_losses(hidden, head, targets, tokens) * weights).sum()
+        (gradient,) = torch.autograd.grad(loss, head)
+        assert gradient.dtype == torch.bfloat16
+        found.append((gradient.to_local() if form == "sharded" else gradient).float())
     many, one = found
     assert (many - one).norm() / one.norm() < 0.004
+
+
+@pytest.mark.parametrize("block", [7, V])
+def test_in_bfloat16_a_heads_gradient_does_not_depend_on_the_blocks_it_is_added_in(block, monkeypatch):
+    in_chunks_of(8, monkeypatch)
+    arguments = inputs(torch.bfloat16)
+    (expected,) = torch.autograd.grad(ops.weighted_loss(*arguments), arguments[1])
+    monkeypatch.setattr(cross_entropy, "ROW_BLOCK", block)
+    (found,) = torch.autograd.grad(ops.weighted_loss(*arguments), arguments[1])
+    torch.testing.assert_close(found, expected, rtol=0.01, atol=1e-5)
 
 
 def test_nothing_that_counts_gives_zeros():
@@ -88,11 +119,18 @@ def test_large_logits_do_not_overflow():
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of resident memory from /proc")
-def test_with_the_official_vocabulary_it_takes_a_small_part_of_all_logits_memory():
+@pytest.mark.parametrize(("dtype", "name", "most"), [("float32", "fp32", 0.5), ("bfloat16", "bf16", 0.9)])
+def test_with_the_official_vocabulary_it_takes_a_small_part_of_all_logits_memory(dtype, name, most):
     script = Path(__file__).parents[2] / "benchmarks" / "head_memory.py"
     ours, theirs = (
-        float(subprocess.run([sys.executable, script, each], check=True, capture_output=True, text=True).stdout)
+        float(subprocess.run([sys.executable, script, each, dtype], check=True, capture_output=True, text=True).stdout)
         for each in ("qwen3", "naive")
     )
-    assert ours < 0.5
+    assert ours < most
     assert theirs > 2.4
+    # The calculator counts the gradient's own room too.
+    size, config = torch.finfo(getattr(torch, dtype)).bits // 8, PRESETS["Qwen3-0.6B"]
+    own = size * config.vocab_size * config.hidden_size
+    counted = estimate_training(config, weights=name, context=2048, checkpointing=True).activations
+    kept = 2048 * size * config.hidden_size * config.num_hidden_layers
+    assert ours * 1e9 + own == pytest.approx(counted - kept, rel=0.06)

@@ -19,8 +19,9 @@ from torch.utils.checkpoint import checkpoint
 
 def embedding(tokens_T: Tensor, weight_VD: Tensor) -> Tensor:
     """Rows of the embedding: [T] integer ids -> [T, D]. A row's gradient is rounded once, as a product's is."""
-    # On the CPU torch adds token after token to a narrow row, which soon takes no more; on CUDA its sums are float32.
-    if weight_VD.is_cpu and weight_VD.requires_grad and weight_VD.dtype != torch.float32:
+    # torch adds to a narrow row again and again, until it takes no more: on the CPU token after token, on CUDA, where
+    # tokens are few, 32 at a time.
+    if weight_VD.requires_grad and weight_VD.dtype.itemsize < 4:
         return _NarrowEmbedding.apply(tokens_T, weight_VD)
     return F.embedding(tokens_T, weight_VD)
 
@@ -39,8 +40,8 @@ class _NarrowEmbedding(torch.autograd.Function):
     def backward(ctx: Any, grad_TD: Tensor) -> tuple[None, Tensor]:
         (tokens_T,) = ctx.saved_tensors
         seen_U, row_T = tokens_T.unique(return_inverse=True)
-        sums_UD = grad_TD.new_zeros(len(seen_U), grad_TD.shape[1], dtype=torch.float32)
-        sums_UD.index_add_(0, row_T, grad_TD.float())
+        # torch's own backward, whose sums have the same order in every run on CUDA too; `index_add_` has not.
+        sums_UD = torch.ops.aten.embedding_dense_backward(grad_TD.float(), row_T, len(seen_U), -1, False)
         grad_VD = grad_TD.new_zeros(ctx.num_rows, grad_TD.shape[1])
         return None, grad_VD.index_copy_(0, seen_U, sums_UD.to(grad_TD.dtype))
 
@@ -170,16 +171,31 @@ def token_losses(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, c
     The [T, V] logits never exist at once: they are made `chunk` tokens at a time and made again in the backward.
     """
 
-    def losses(hidden_nD: Tensor, targets_n: Tensor) -> Tensor:
+    def losses(hidden_nD: Tensor, head_weight_VD: Tensor, targets_n: Tensor) -> Tensor:
         return F.cross_entropy(linear(hidden_nD, head_weight_VD).float(), targets_n, reduction="none")
 
-    return in_chunks(losses, hidden_TD, targets_T, chunk)
+    return in_chunks(losses, hidden_TD, head_weight_VD, targets_T, chunk)
 
 
-def in_chunks(losses: Callable[[Tensor, Tensor], Tensor], hidden_TD: Tensor, targets_T: Tensor, chunk: int) -> Tensor:
-    """`losses` of `chunk` tokens at a time, [T]; what it makes on the way is made again in the backward."""
+def in_chunks(
+    losses: Callable[[Tensor, Tensor, Tensor], Tensor],
+    hidden_TD: Tensor,
+    head_weight_VD: Tensor,
+    targets_T: Tensor,
+    chunk: int,
+) -> Tensor:
+    """`losses(hidden, head, targets)` of `chunk` tokens at a time, [T]; what it makes on the way is made again in the
+    backward. Several chunks' gradients of a 16-bit head are summed in float32, for which the head is copied."""
+    dtype, shared_VD = head_weight_VD.dtype, head_weight_VD
+    if dtype.itemsize < 4 and len(hidden_TD) > chunk and torch.is_grad_enabled() and head_weight_VD.requires_grad:
+        # autograd sums in the dtype of what the chunks share.
+        shared_VD = head_weight_VD.float()
+
+    def of_chunk(hidden_nD: Tensor, targets_n: Tensor) -> Tensor:
+        return losses(hidden_nD, shared_VD.to(dtype), targets_n)
+
     pieces = zip(hidden_TD.split(chunk), targets_T.split(chunk), strict=True)
-    return torch.cat([checkpoint(losses, h, t, use_reentrant=False) for h, t in pieces])
+    return torch.cat([checkpoint(of_chunk, h, t, use_reentrant=False) for h, t in pieces])
 
 
 def weighted_loss(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, weights_T: Tensor) -> Tensor:

@@ -97,9 +97,9 @@ def moe_and_router(
 
 def token_losses(hidden_TD: Tensor, head_weight_VD: DTensor, targets_T: Tensor, chunk: int = 1024) -> Tensor:
     """Each rank makes the logits of its rows of the vocabulary; three numbers a token are joined."""
-    mesh, own_VD = head_weight_VD.device_mesh, head_weight_VD.to_local()
+    mesh = head_weight_VD.device_mesh
 
-    def losses(hidden_nD: Tensor, targets_n: Tensor) -> Tensor:
+    def losses(hidden_nD: Tensor, own_VD: Tensor, targets_n: Tensor) -> Tensor:
         logits_nV = F.linear(_shared(hidden_nD, mesh), own_VD).float()
         highest_n = _summed(logits_nV.detach().amax(-1), mesh, "max")
         index_n, is_own_n = _own_rows(targets_n, own_VD, mesh)
@@ -107,7 +107,7 @@ def token_losses(hidden_TD: Tensor, head_weight_VD: DTensor, targets_T: Tensor, 
         total_n = (logits_nV - highest_n[:, None]).exp().sum(-1)
         return highest_n + _summed(total_n, mesh).log() - _summed(target_n, mesh)
 
-    return reference.in_chunks(losses, hidden_TD, targets_T, chunk)
+    return reference.in_chunks(losses, hidden_TD, head_weight_VD.to_local(), targets_T, chunk)
 
 
 def weighted_loss(hidden_TD: Tensor, head_weight_VD: DTensor, targets_T: Tensor, weights_T: Tensor) -> Tensor:
