@@ -100,7 +100,12 @@ def test_tokens_of_conversations_are_planned_as_they_come(has_text, tmp_path):
 def test_on_one_device_the_memory_is_the_calculators(optimizer):
     recipe = replace(PRETRAIN["recipe"]("4B"), optimizer=optimizer)
     (first, *_) = plan(recipe, 1, "H100", 0.4)
-    assert first.memory.total == estimate_training(recipe.model, optimizer=optimizer, context=4096).total
+    calculated = estimate_training(recipe.model, optimizer=optimizer, context=4096)
+    assert first.memory.total == calculated.total
+    assert first.memory.gradients == calculated.gradients == 6 * recipe.model.num_parameters
+    # The calculator counts the float32 weights as optimizer.
+    assert first.memory.weights == 6 * recipe.model.num_parameters
+    assert first.memory.optimizer == calculated.optimizer - 4 * recipe.model.num_parameters
     assert first.memory.total > (20 if optimizer == "adamw" else 16) * recipe.model.num_parameters
 
 

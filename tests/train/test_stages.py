@@ -198,6 +198,35 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_named(recipe, tmp_pa
         Trainer(recipe, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("step3", "step3 is damaged: manifest.json"),
+        ("step_3.bak", "step_3.bak is damaged"),
+        ("\n", "latest is damaged"),
+    ],
+)
+def test_a_pointer_to_no_checkpoint_is_refused_and_the_newest_named(recipe, tmp_path, name, reason):
+    run = Trainer(recipe, tmp_path).run()
+    for _ in range(6):
+        next(run)
+    (tmp_path / "latest").write_text(name)
+    with pytest.raises(CheckpointError, match=f"{reason}.*; write step_6 into"):
+        Trainer(recipe, tmp_path)
+
+
+def test_a_checkpoint_whose_recipe_was_told_in_another_way_is_refused_as_such(recipe, tmp_path):
+    run = Trainer(recipe, tmp_path).run()
+    for _ in range(3):
+        next(run)
+    manifest = tmp_path / "step_3" / "manifest.json"
+    facts = json.loads(manifest.read_text())
+    del facts["digest_version"]
+    manifest.write_text(json.dumps(facts))
+    with pytest.raises(CheckpointError, match="step_3 was written by another version of this program"):
+        Trainer(recipe, tmp_path)
+
+
 def test_a_save_that_was_cut_off_leaves_the_one_before(recipe, tmp_path, monkeypatch):
     trainer = Trainer(recipe, tmp_path)
     run = trainer.run()

@@ -70,22 +70,19 @@ def save(directory: Path, step: int, tensors: Mapping[str, Tensor], facts: Mappi
 
 
 def load(
-    directory: Path, is_ours: Callable[[Mapping[str, Any]], bool], tensors: Mapping[str, Tensor], world: World
+    directory: Path, refusal: Callable[[Mapping[str, Any]], str], tensors: Mapping[str, Tensor], world: World
 ) -> dict[str, Any] | None:
     """Fill `tensors` in place from the newest state in `directory` and return its manifest; None where there is none.
-    `is_ours` says of a manifest whether its recipe is the one that goes on.
+    `refusal` says of a manifest why its recipe is not the one that goes on; empty if it is.
 
-    CheckpointError for a damaged or incomplete state and for one of another recipe.
+    CheckpointError for a damaged or incomplete state and for one that is refused.
     """
     path = newest(directory)
     if path is None:
         return None
     manifest = read_manifest(path)
-    if not is_ours(manifest):
-        raise CheckpointError(
-            f"{path} belongs to another recipe, different before step {manifest['step']:,}: "
-            "choose another directory, or delete this one"
-        )
+    if reason := refusal(manifest):
+        raise CheckpointError(f"{path} {reason}: choose another directory, or delete this one")
     if world.is_first:
         verify(path)
     world.wait()
@@ -95,10 +92,17 @@ def load(
 
 
 def newest(directory: Path) -> Path | None:
-    """The checkpoint that `latest` names, complete unless it was damaged since; None where there is none."""
+    """The checkpoint that `latest` names, complete unless it was damaged since; None where there is none.
+
+    CheckpointError if it names nothing.
+    """
     pointer = directory / LATEST
+    if not pointer.exists():
+        return None
     # A line written by hand has an end.
-    return directory / pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
+    if name := pointer.read_text(encoding="utf-8").strip():
+        return directory / name
+    raise _damaged(pointer, "it is empty")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -131,8 +135,10 @@ def _one_process_is_enough() -> Iterator[None]:
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
+    """Of a checkpoint, or of a name that is none: then any complete one can be gone back to."""
     complete = [file.parent for file in path.parent.glob(f"step_*/{MANIFEST}") if file.parent.suffix != ".tmp"]
-    before = [other for other in complete if 0 <= step_of(other) < step_of(path)]
+    step = step_of(path)
+    before = [other for other in complete if step_of(other) >= 0 and (step_of(other) < step or step < 0)]
     fix = f"write {max(before, key=step_of).name} into" if before else "delete"
     return CheckpointError(f"{path} is damaged: {reason}; {fix} {path.parent / LATEST} and run the same command again")
 

@@ -58,10 +58,13 @@ class Layout:
                 raise ValueError(f"{size:,} {name} do not divide into {ranks}: choose another {kind} parallelism")
 
 
-def check_division(rows: int, readers: int, rows_per_batch: int) -> None:
-    """DataError if the `rows` of a step do not give all readers the same number of full batches."""
+def check_division(
+    rows: int, readers: int, rows_per_batch: int, of: str = "a step", field: str = "tokens_per_step"
+) -> None:
+    """DataError, naming the `field` that decides it, if `rows` do not give all readers the same number of full
+    batches."""
     if rows % (readers * rows_per_batch):
         raise DataError(
-            f"{rows:,} rows a step cannot be divided among {readers:,} processes in batches of {rows_per_batch} rows: "
-            "change tokens_per_step, the number of processes, or tokens_per_micro_batch"
+            f"{rows:,} rows {of} cannot be divided among {readers:,} processes in batches of {rows_per_batch} rows: "
+            f"change {field}, the number of processes, or tokens_per_micro_batch"
         )

@@ -31,7 +31,8 @@ class StagePlan:
     readers: int
     """Groups of devices that read rows of their own."""
     batches: int
-    """Rows of a step, or of conversations alone full micro-batches: more readers than that have nothing to do."""
+    """Full micro-batches of a step's conversations: more readers than that have nothing to do. With shards, which all
+    readers share evenly or not at all, as many as readers."""
     refusal: str
     """Why a run on these devices would not start; empty if it would."""
 
@@ -86,9 +87,7 @@ def plan(
                 memory=_memory(recipe, stage, devices, layout),
                 days=stage.steps * flops / (devices * speed * utilisation) / 86_400,
                 readers=readers,
-                batches=shards.stage.tokens_per_step // shards.stage.row
-                if shards
-                else math.ceil(tokens_per_step / stage.tokens_per_micro_batch),
+                batches=readers if shards else math.ceil(tokens_per_step / stage.tokens_per_micro_batch),
                 refusal=_refusal(stage, readers, layout),
             )
         )
@@ -116,7 +115,7 @@ def _memory(recipe: Recipe, stage: Stage, devices: int, layout: Layout) -> Estim
     dtype = "bf16" if recipe.bfloat16 else "fp32"
     part = _part(recipe.model, layout.tensor)
     computing = estimate_training(part, weights=dtype, context=max(1, tokens // layout.context), **options)
-    size, gathered = (2 if recipe.bfloat16 else 4), 0
+    size, gathered, gradients = (2 if recipe.bfloat16 else 4), 0, 0
     if devices > 1:
         # The embedding and the head, and two blocks: the one at work and the next. Of a block the own experts only.
         sizes = [0] * (part.num_hidden_layers + 1)
@@ -125,10 +124,10 @@ def _memory(recipe: Recipe, stage: Stage, devices: int, layout: Layout) -> Estim
         gathered = (sizes[-1] + 2 * max(sizes[:-1])) * size
     elif recipe.bfloat16:
         # The copy that computes, and its gradients.
-        gathered = 2 * computing.weights
+        gathered = gradients = computing.weights
     return Estimate(
         weights=whole.weights // devices + gathered,
-        gradients=whole.gradients // devices,
+        gradients=whole.gradients // devices + gradients,
         optimizer=whole.optimizer // devices,
         activations=computing.activations,
         runtime=whole.runtime,

@@ -20,6 +20,9 @@ from qwen3.train.data.stage import Stage as DataStage
 from qwen3.train.layout import check_division
 from qwen3.train.schedule import Schedule
 
+DIGEST_VERSION = 2
+"""Of what `Recipe.digest` reads: raise it with every change. Digests of other versions cannot be compared."""
+
 
 @dataclass(frozen=True)
 class Curriculum:
@@ -83,6 +86,14 @@ class Stage:
             if (steps := getattr(self, name)) < least:
                 raise ValueError(f"stage {self.name}: {name} is {steps}: choose a number of steps, {least} or more")
         row = self.shards.stage.row if self.shards else 1
+        if self.shards:
+            sizes = {"tokens_per_step": self.shards.stage.tokens_per_step, "held_out_tokens": self.held_out_tokens}
+            for name, tokens in sizes.items():
+                if tokens < 1 or tokens % row:
+                    raise ValueError(
+                        f"stage {self.name}: {name} is {tokens:,}, no whole number of rows: "
+                        f"choose a multiple of {row:,}"
+                    )
         if self.tokens_per_micro_batch < row:
             raise ValueError(
                 f"stage {self.name}: tokens_per_micro_batch is {self.tokens_per_micro_batch:,}, less than a row: "
@@ -114,9 +125,10 @@ class Stage:
     def check_readers(self, readers: int) -> None:
         """DataError if so many cannot divide the shards' rows of a step, or of an evaluation, among them."""
         if self.shards:
-            sizes = {self.shards.stage.tokens_per_step, *([self.held_out_tokens] if self.evaluate_every else [])}
-            for tokens in sorted(sizes, reverse=True):
-                check_division(tokens // self.shards.stage.row, readers, self.rows_per_micro_batch(readers))
+            row, at_once = self.shards.stage.row, self.rows_per_micro_batch(readers)
+            check_division(self.shards.stage.tokens_per_step // row, readers, at_once)
+            if self.evaluate_every:
+                check_division(self.held_out_tokens // row, readers, at_once, "an evaluation", "held_out_tokens")
 
     def check_context(self, ranks: int) -> None:
         """ValueError if so many cannot divide each row among them."""
@@ -232,15 +244,27 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of every choice that a step depends on: a checkpoint of one recipe does not resume another. Where the
-        data and the first weights lie is no such choice; what they are, checkpoints say apart."""
-        values = asdict(self)
+        """SHA-256 of the choices that a step depends on: a checkpoint of one recipe does not resume another. Where the
+        data and the first weights lie is no such choice; what they are, checkpoints say apart. Two ways to write one
+        choice may differ, but for defaults that are written out, and for what a data set's tokenizer decides."""
+        return self._digest(self.stages)
+
+    def _digest(self, stages: tuple[Stage, ...]) -> str:
+        """Of the run's first `stages`, whose last may end earlier."""
+        values = asdict(replace(self, stages=stages))
         for name in ("name", "recompute", "most_skips", "prompts", "generation_config"):
             del values[name]
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            del values["model"][name]
+        if any(stage.shards for stage in self.stages):
+            del values["tokenizer_examples"]
         values["start_from"] = bool(self.start_from)
-        for stage in values["stages"]:
+        for number, stage in enumerate(values["stages"]):
             for name in ("checkpoint_every", "evaluate_every", "sample_every"):
                 del stage[name]
+            stage["rope_theta"] = self.rope_theta(number)
+            if shards := stages[number].shards:
+                stage["data"].get("shards", stage["data"])["stage"]["row_tokens"] = shards.stage.row
             data = stage["data"]
             for part in (data.get("shards", data), data.get("conversations", data)):
                 for name in ("directory", "held_out_tokens", "held_out_examples"):
@@ -254,7 +278,7 @@ class Recipe:
         # Rates up to a step depend on the points up to the first that is not before it.
         known = 1 + next(index for index, (end, _) in enumerate(points) if end > last)
         stages = (*self.stages[:number], replace(self.stages[number], schedule=points[:known]))
-        return replace(self, stages=stages).digest
+        return self._digest(stages)
 
 
 def _tiny_stage(stage: Stage, shrink: int) -> Stage:

@@ -36,7 +36,7 @@ from qwen3.train.feed import Counts, open_feed
 from qwen3.train.flops import model_flops, step_flops
 from qwen3.train.ledger import Parent
 from qwen3.train.optimizer import Optimizer
-from qwen3.train.recipe import Recipe
+from qwen3.train.recipe import DIGEST_VERSION, Recipe
 from qwen3.train.schedule import learning_rate
 from qwen3.train.spikes import SpikeGuard
 
@@ -160,6 +160,7 @@ class Trainer:
         last = self.step - 1 if self.step else 0
         number, before = self.recipe.place(last)
         facts = {
+            "digest_version": DIGEST_VERSION,
             "recipe": self.recipe.digest,
             "recipe_until_here": self.recipe.digest_until(self.step),
             "start": asdict(self._parent) if self._parent else None,
@@ -221,7 +222,7 @@ class Trainer:
         self.world.wait()
 
     def _load(self) -> int:
-        manifest = checkpoint.load(self.directory, self._is_ours, self._optimizer.tensors(), self.world)
+        manifest = checkpoint.load(self.directory, self._refusal, self._optimizer.tensors(), self.world)
         if manifest is None:
             return 0
         if self._parent and self._parent.digest != manifest["start"]["digest"]:
@@ -242,12 +243,16 @@ class Trainer:
             self.ledger.restore(manifest["ledger"])
         return manifest["step"]
 
-    def _is_ours(self, manifest: Mapping[str, Any]) -> bool:
-        """Whether this recipe gives the checkpoint's steps, whatever comes after them."""
-        if manifest["recipe"] == self.recipe.digest:
-            return True
+    def _refusal(self, manifest: Mapping[str, Any]) -> str:
+        """Why this recipe does not give the checkpoint's steps, whatever comes after them; empty if it does."""
+        if manifest.get("digest_version") != DIGEST_VERSION:
+            return "was written by another version of this program, which told recipes apart in another way"
         step = manifest["step"]
-        return step <= self.recipe.steps and manifest.get("recipe_until_here") == self.recipe.digest_until(step)
+        if manifest["recipe"] == self.recipe.digest or (
+            step <= self.recipe.steps and manifest["recipe_until_here"] == self.recipe.digest_until(step)
+        ):
+            return ""
+        return f"belongs to another recipe, different before step {step:,}"
 
     def _forget_steps_after(self, step: int) -> None:
         """Drop from the logs what an interrupted run did after its last checkpoint; it will be done again."""
