@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from qwen3.server.calculator import calculator_router
 from qwen3.server.pages import page_router
@@ -111,14 +112,13 @@ class Script:
             return self.error(400, message, "context_length_exceeded")
         if "busy" in text:
             return self.error(503, "256 requests are running or waiting, which is the limit")
-        return StreamingResponse(self.stream(body, last), media_type="text/event-stream")
+        return CountedStream(self, self.stream(body, last))
 
     @staticmethod
     def error(status: int, message: str, code: str | None = None) -> Response:
         return JSONResponse({"error": {"message": message, "type": "x", "param": None, "code": code}}, status)
 
     async def stream(self, body: dict[str, Any], last: dict[str, Any]) -> AsyncIterator[str]:
-        self.running += 1
         identity = f"chatcmpl-{len(self.requests)}"
         counts = {"reasoning": 0, "answer": 0}
 
@@ -135,40 +135,37 @@ class Script:
             chunk = {"id": identity, "choices": [choice], "usage": usage()}
             return f"data: {json.dumps(chunk)}\n\n"
 
-        try:
-            yield ": keep-alive\n\n"
-            yield line({"role": "assistant", "content": None})
-            text = last["content"]
-            if body.get("chat_template_kwargs", {}).get("enable_thinking") and "think" in text:
-                for piece in chunks(THOUGHT * (1 + 40 * ("think long" in text))):
-                    if identity in self.ended_thinking:
-                        break
-                    counts["reasoning"] += 1
-                    yield line({"reasoning_content": piece})
-                    await asyncio.sleep(max(self.delay, 0.005))
-            reason = "stop"
-            if "weather" in text and last["role"] == "user":
-                call = {"index": 0, "id": "call_1", "type": "function"}
-                yield line({"tool_calls": [call | {"function": {"name": "<b>weather</b>", "arguments": ""}}]})
-                for piece in chunks('{"city": "Zürich", "note": "<script>window.hit = 30</script>"}'):
-                    yield line({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
-                reason = "tool_calls"
-            else:
-                for piece in self.pieces(text, body):
-                    if piece is None:
-                        yield 'data: {"error": {"message": "the engine failed", "type": "server_error"}}\n\n'
-                        return
-                    counts["answer"] += 1
-                    yield line({"content": piece})
-                    await asyncio.sleep(self.delay)
-                if "break off" in text:
+        yield ": keep-alive\n\n"
+        yield line({"role": "assistant", "content": None})
+        text = last["content"]
+        if body.get("chat_template_kwargs", {}).get("enable_thinking") and "think" in text:
+            for piece in chunks(THOUGHT * (1 + 40 * ("think long" in text))):
+                if identity in self.ended_thinking:
+                    break
+                counts["reasoning"] += 1
+                yield line({"reasoning_content": piece})
+                await asyncio.sleep(max(self.delay, 0.005))
+        reason = "stop"
+        if "weather" in text and last["role"] == "user":
+            call = {"index": 0, "id": "call_1", "type": "function"}
+            yield line({"tool_calls": [call | {"function": {"name": "<b>weather</b>", "arguments": ""}}]})
+            for piece in chunks('{"city": "Zürich", "note": "<script>window.hit = 30</script>"}'):
+                yield line({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
+            reason = "tool_calls"
+        else:
+            for piece in self.pieces(text, body):
+                if piece is None:
+                    yield 'data: {"error": {"message": "the engine failed", "type": "server_error"}}\n\n'
                     return
-            if "cut short" in text:
-                reason = "length"
-            yield line({}, reason)
-            yield f"data: {json.dumps({'id': identity, 'choices': [], 'usage': usage()})}\n\ndata: [DONE]\n\n"
-        finally:
-            self.running -= 1
+                counts["answer"] += 1
+                yield line({"content": piece})
+                await asyncio.sleep(self.delay)
+            if "break off" in text:
+                return
+        if "cut short" in text:
+            reason = "length"
+        yield line({}, reason)
+        yield f"data: {json.dumps({'id': identity, 'choices': [], 'usage': usage()})}\n\ndata: [DONE]\n\n"
 
     def pieces(self, text: str, body: dict[str, Any]):
         if "search" in text:
@@ -187,6 +184,21 @@ class Script:
             yield from chunks('{"name": "Ada", "age": 36}')
         else:
             yield from chunks(f"You said: {text} (answer {len(self.requests)})")
+
+
+class CountedStream(StreamingResponse):
+    """Counts in `script.running` until its client has all of it or has gone. What it iterates over may end later."""
+
+    def __init__(self, script: Script, pieces: AsyncIterator[str]) -> None:
+        super().__init__(pieces, media_type="text/event-stream")
+        self._script = script
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._script.running += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._script.running -= 1
 
 
 @contextmanager
