@@ -69,7 +69,7 @@ def generate(
 
     The answer goes to stdout as it is computed, the reasoning to stderr. With --json each request gives one object:
     text, reasoning, tool_calls, finish_reason, usage; a request that cannot be served has an error in it instead,
-    the others go on, and the exit code is 1.
+    and an answer that its rules broke off one beside its text; the others go on, and the exit code is 1.
 
     Examples:
 
